@@ -1,0 +1,48 @@
+package walletauth
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Codec is how a store writes a session down. Stores that live outside of the
+// process take one and use [JSONCodec] where it is nil.
+//
+// Implementations must be safe for concurrent use.
+type Codec interface {
+	// Encode returns s, the session of key, as bytes.
+	Encode(key string, s *Session) ([]byte, error)
+	// Decode is the reverse. What it cannot read is an error and never
+	// ErrNoSession, which would log the user out.
+	Decode(key string, data []byte) (*Session, error)
+}
+
+// JSONCodec writes a session as the API's own JSON, the tokens in clear. The
+// key is not used. It is the default of every store.
+type JSONCodec struct{}
+
+var _ Codec = JSONCodec{}
+
+// Encode returns the JSON of s. It refuses a nil or incomplete session with an
+// error that names the missing field.
+func (JSONCodec) Encode(_ string, s *Session) ([]byte, error) {
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("walletauth: encode session: %w", err)
+	}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("walletauth: encode session: %w", err)
+	}
+	return data, nil
+}
+
+// Decode reads what Encode wrote, or the reply to a login. It refuses data
+// that is not JSON or not a complete session with an error that names the
+// field and quotes nothing of the data.
+func (JSONCodec) Decode(_ string, data []byte) (*Session, error) {
+	s, err := decodeSession(data)
+	if err != nil {
+		return nil, fmt.Errorf("walletauth: decode session: %w", err)
+	}
+	return s, nil
+}

@@ -1,0 +1,168 @@
+package walletauth
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	// ErrNoSession means that the store holds no session for the key: log in.
+	// Stores wrap it; look for it with [errors.Is].
+	ErrNoSession = errors.New("walletauth: no session for this key: log in")
+
+	// ErrSessionExpired means that the session is over and no refresh will
+	// bring it back: log in again. Look for it with [errors.Is].
+	ErrSessionExpired = errors.New("walletauth: the session is over: log in again")
+
+	errShutdown = errors.New("walletauth: the Transport was shut down")
+)
+
+// RefreshError is a refresh that did not yield a session.
+//
+// errors.Is(err, [ErrSessionExpired]) tells that the session is over. Any
+// other RefreshError may pass: the stored session is kept, and trying later
+// may help.
+//
+// A [Refresher] of your own returns one to be understood: StatusCode 0, 408,
+// 429 and 5xx are retried, and ErrSessionExpired in Err ends the session.
+type RefreshError struct {
+	// StatusCode is the HTTP status of the reply, 0 if there was none.
+	StatusCode int
+	// Code and Message are the fields "code" and "error" of WalletKit's
+	// ErrorResponse, empty if the reply was something else. Message is cut
+	// after 200 bytes.
+	Code, Message string
+	// RetryAfter is how long the server asked to be left alone, 0 if it did
+	// not ask (RFC 9110, section 10.2.3).
+	RetryAfter time.Duration
+	// Err is the cause, if there is one: the network's error, what was wrong
+	// with the reply, or ErrSessionExpired.
+	Err error
+}
+
+// Error describes the failure, without any part of the reply but Code and
+// Message.
+func (e *RefreshError) Error() string {
+	var b strings.Builder
+	b.WriteString("walletauth: refresh failed")
+	if e.StatusCode != 0 {
+		fmt.Fprintf(&b, ": status %d", e.StatusCode)
+		if text := http.StatusText(e.StatusCode); text != "" {
+			b.WriteString(" " + text)
+		}
+	}
+	if e.Code != "" {
+		fmt.Fprintf(&b, ": code %q", e.Code)
+	}
+	if e.Message != "" {
+		fmt.Fprintf(&b, ": %q", e.Message)
+	}
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(&b, ": retry after %s", e.RetryAfter)
+	}
+	if e.Err != nil {
+		b.WriteString(": " + strings.TrimPrefix(e.Err.Error(), "walletauth: "))
+	}
+	return b.String()
+}
+
+// Unwrap returns Err.
+func (e *RefreshError) Unwrap() error { return e.Err }
+
+// guarded runs fn, which is somebody else's code, and turns a panic or a
+// runtime.Goexit in it into an error. It takes a goroutine, because a Goexit
+// can be survived in no other way.
+func guarded(name string, fn func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = fmt.Errorf("walletauth: %s ended its goroutine (runtime.Goexit)", name)
+		defer recovered(name, &err)
+		err = fn()
+	}()
+	<-done
+	return err
+}
+
+// recovered is to be deferred around somebody else's code: it turns a panic
+// into an error that says where it came from.
+func recovered(name string, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("walletauth: %s panicked: %v%s", name, p, panicSite())
+	}
+}
+
+// panicSite is the line that panicked: a stack would be a screenful in every
+// log line, and without any place the error helps nobody.
+func panicSite() string {
+	pc := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pc[:runtime.Callers(3, pc)])
+	for {
+		frame, more := frames.Next()
+		if !strings.HasPrefix(frame.Function, "runtime.") {
+			return fmt.Sprintf(" (in %s, line %d)", frame.Function, frame.Line)
+		}
+		if !more {
+			return ""
+		}
+	}
+}
+
+// redacted stands for an error whose text held a token. It keeps what
+// errors.Is finds and nothing else: the error itself would hand the token to
+// the next errors.As or %#v.
+type redacted struct {
+	text string
+	is   func(error) bool
+}
+
+func (e *redacted) Error() string { return e.text }
+
+func (e *redacted) Is(target error) bool { return e.is(target) }
+
+// scrub returns err, or a stand-in if its text holds a token of one of the
+// sessions. Every error that somebody else's code made passes here before it
+// leaves the package: a server may echo a token back, and a store may print
+// what it failed to write.
+func scrub(err error, sessions ...*Session) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	clean := scrubText(text, sessions...)
+	if clean == text {
+		return err
+	}
+	if refused, ok := err.(*RefreshError); ok { // stays one, for errors.As
+		c := *refused
+		c.Code, c.Message = scrubText(c.Code, sessions...), scrubText(c.Message, sessions...)
+		c.Err = scrub(c.Err, sessions...)
+		return &c
+	}
+	return &redacted{text: clean, is: func(target error) bool { return errors.Is(err, target) }}
+}
+
+// scrubText replaces the sessions' tokens in text, also where they were
+// escaped for a URL or quoted.
+func scrubText(text string, sessions ...*Session) string {
+	for _, s := range sessions {
+		if s == nil {
+			continue
+		}
+		for _, token := range []string{s.AccessToken, s.RefreshToken} {
+			quoted := strconv.Quote(token)
+			for _, form := range []string{token, quoted[1 : len(quoted)-1], url.QueryEscape(token), url.PathEscape(token)} {
+				if form != "" {
+					text = strings.ReplaceAll(text, form, "[redacted]")
+				}
+			}
+		}
+	}
+	return text
+}

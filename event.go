@@ -1,0 +1,106 @@
+package walletauth
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// EventType says what an [Event] reports.
+type EventType string
+
+// The things worth knowing. A request that finds its token fresh makes no
+// event.
+const (
+	// RefreshBegan: a refresh is about to be sent; Reason says why.
+	RefreshBegan EventType = "refresh began"
+	// RefreshSucceeded: the server answered with a new session. Duration and
+	// Attempts count from RefreshBegan.
+	RefreshSucceeded EventType = "refresh succeeded"
+	// RefreshFailed: no new session; Err says why. The session is kept.
+	RefreshFailed EventType = "refresh failed"
+	// SessionAdopted: no refresh was sent, since the store held a newer
+	// session by then: another process, another Transport or an earlier
+	// refresh of this one had put it there.
+	SessionAdopted EventType = "session adopted"
+	// SessionOver: the session has ended; Err wraps ErrSessionExpired.
+	SessionOver EventType = "session over"
+	// RequestReplayed: a request that got a 401 was sent again with a newer
+	// token and got another answer.
+	RequestReplayed EventType = "request replayed"
+	// SaveFailed: a new session, or a logout, could not be stored; Err says
+	// why. It is kept in memory and tried again.
+	SaveFailed EventType = "save failed"
+	// SavedLater: what SaveFailed reported is stored after all.
+	SavedLater EventType = "saved later"
+)
+
+// Reason says why a refresh began.
+type Reason string
+
+// The reasons for a refresh.
+const (
+	Expiring Reason = "expiring" // the access token is near its end
+	Expired  Reason = "expired"  // the access token is past its end
+	Rejected Reason = "rejected" // the API answered 401
+)
+
+// Event is one thing worth knowing about a session. It holds no token. Fields
+// that do not apply to its Type are zero.
+type Event struct {
+	Type      EventType
+	Reason    Reason        // of a refresh: began, succeeded, failed, over
+	Key       string        // whose session, as Transport.Key gave it
+	SessionID string        // the session that is current after the event
+	UserID    string        // its user
+	Duration  time.Duration // from the start of the refresh to its end
+	Attempts  int           // refreshes sent, retries included
+	Err       error         // what went wrong
+}
+
+// LogValue is the event for package slog: a group of the fields that apply.
+func (e Event) LogValue() slog.Value { return slog.GroupValue(e.attrs()...) }
+
+func (e Event) attrs() []slog.Attr {
+	attrs := []slog.Attr{slog.String("event", string(e.Type))}
+	add := func(applies bool, attr slog.Attr) {
+		if applies {
+			attrs = append(attrs, attr)
+		}
+	}
+	add(e.Reason != "", slog.String("reason", string(e.Reason)))
+	add(e.Key != "", slog.String("key", e.Key))
+	add(e.SessionID != "", slog.String("session_id", e.SessionID))
+	add(e.UserID != "", slog.String("user_id", e.UserID))
+	add(e.Duration != 0, slog.Duration("duration", e.Duration))
+	add(e.Attempts != 0, slog.Int("attempts", e.Attempts))
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	return attrs
+}
+
+func (e Event) level() slog.Level {
+	switch e.Type {
+	case SessionOver:
+		return slog.LevelError
+	case RefreshFailed, SaveFailed:
+		return slog.LevelWarn
+	default:
+		return slog.LevelDebug
+	}
+}
+
+// LogEvents returns a function for [Transport.OnEvent] that writes each event
+// to l, or to [slog.Default] if l is nil: message "walletauth", the event's
+// fields as attributes. A session that is over is an error, a failed refresh
+// or save a warning, all else is debug.
+func LogEvents(l *slog.Logger) func(context.Context, Event) {
+	return func(ctx context.Context, e Event) {
+		logger := l
+		if logger == nil {
+			logger = slog.Default()
+		}
+		logger.LogAttrs(ctx, e.level(), "walletauth", e.attrs()...)
+	}
+}

@@ -1,0 +1,171 @@
+package walletauth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"time"
+)
+
+// Session is what WalletKit answers to a login and to a refresh: an access
+// token that lives minutes and the refresh token that buys the next one. Its
+// JSON is the API's own.
+//
+// A Session that a [TokenStore] returned is shared: do not change it. Copy it
+// first.
+//
+// Printing is safe: every verb of package fmt and every slog handler shows the
+// fields that identify the session and neither token, also through a pointer
+// and inside a struct that holds a Session in an exported field. Three ways out
+// remain, because they never ask the type: [encoding/json], which has to
+// write the tokens since stores rely on it (and which [slog.JSONHandler] uses
+// for a struct that merely contains a Session); a Session in an unexported
+// field; and the verb %p of a Session that is not a pointer, which go vet
+// rejects.
+type Session struct {
+	ID        string    `json:"id"`
+	CreatedAt time.Time `json:"created_at"`
+	ProjectID string    `json:"project_id"`
+	UserID    string    `json:"user_id"`
+
+	AccessToken          string    `json:"access_token"`
+	AccessTokenExpiresAt time.Time `json:"access_token_expires_at"`
+
+	RefreshToken          string    `json:"refresh_token"`
+	RefreshTokenExpiresAt time.Time `json:"refresh_token_expires_at"`
+}
+
+// String describes the session without its tokens.
+func (s Session) String() string {
+	return fmt.Sprintf("walletauth.Session{ID:%q UserID:%q ProjectID:%q AccessToken:[redacted] AccessTokenExpiresAt:%s RefreshToken:[redacted] RefreshTokenExpiresAt:%s}",
+		s.ID, s.UserID, s.ProjectID,
+		s.AccessTokenExpiresAt.Format(time.RFC3339), s.RefreshTokenExpiresAt.Format(time.RFC3339))
+}
+
+// GoString is [Session.String], so that the verb %#v prints no token.
+func (s Session) GoString() string { return s.String() }
+
+// Format prints [Session.String] for every verb, and quotes it for %q.
+func (s Session) Format(f fmt.State, verb rune) {
+	text := s.String()
+	if verb == 'q' {
+		text = strconv.Quote(text)
+	}
+	_, _ = io.WriteString(f, text) // a fmt.State has no way to fail
+}
+
+// LogValue is the session for package slog: a group without the tokens.
+func (s Session) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("id", s.ID),
+		slog.String("user_id", s.UserID),
+		slog.String("project_id", s.ProjectID),
+		slog.Time("access_token_expires_at", s.AccessTokenExpiresAt),
+		slog.Time("refresh_token_expires_at", s.RefreshTokenExpiresAt),
+	)
+}
+
+// check says which required field is missing. The API documents all eight as
+// required, and a session with a hole in it fails later and less clearly.
+func (s *Session) check() error {
+	if s == nil {
+		return errors.New("the session is nil")
+	}
+	for _, field := range []struct {
+		name    string
+		missing bool
+	}{
+		{"id", s.ID == ""},
+		{"created_at", s.CreatedAt.IsZero()},
+		{"project_id", s.ProjectID == ""},
+		{"user_id", s.UserID == ""},
+		{"access_token", s.AccessToken == ""},
+		{"access_token_expires_at", s.AccessTokenExpiresAt.IsZero()},
+		{"refresh_token", s.RefreshToken == ""},
+		{"refresh_token_expires_at", s.RefreshTokenExpiresAt.IsZero()},
+	} {
+		if field.missing {
+			return fmt.Errorf("the session lacks %s", field.name)
+		}
+	}
+	if !validHeaderValue(s.AccessToken) {
+		return errors.New("the session's access_token cannot be sent in a header")
+	}
+	return nil
+}
+
+// sameTokens reports whether a and b are the same state of a session: both
+// nil, or equal in both tokens. One token alone does not tell, since a server
+// may renew either and keep the other.
+func sameTokens(a, b *Session) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.AccessToken == b.AccessToken && a.RefreshToken == b.RefreshToken
+}
+
+// decodeSession reads a complete session. Its errors name the field at fault
+// and never quote the input, which may be a token that landed in the wrong
+// field; time.Time's own decoder would quote it, hence the strings.
+func decodeSession(data []byte) (*Session, error) {
+	var wire struct {
+		ID                    string `json:"id"`
+		CreatedAt             string `json:"created_at"`
+		ProjectID             string `json:"project_id"`
+		UserID                string `json:"user_id"`
+		AccessToken           string `json:"access_token"`
+		AccessTokenExpiresAt  string `json:"access_token_expires_at"`
+		RefreshToken          string `json:"refresh_token"`
+		RefreshTokenExpiresAt string `json:"refresh_token_expires_at"`
+	}
+	if err := json.Unmarshal(data, &wire); err != nil {
+		return nil, describeJSONError(err)
+	}
+	s := &Session{
+		ID: wire.ID, ProjectID: wire.ProjectID, UserID: wire.UserID,
+		AccessToken: wire.AccessToken, RefreshToken: wire.RefreshToken,
+	}
+	for _, field := range []struct {
+		name, text string
+		to         *time.Time
+	}{
+		{"created_at", wire.CreatedAt, &s.CreatedAt},
+		{"access_token_expires_at", wire.AccessTokenExpiresAt, &s.AccessTokenExpiresAt},
+		{"refresh_token_expires_at", wire.RefreshTokenExpiresAt, &s.RefreshTokenExpiresAt},
+	} {
+		if field.text == "" {
+			continue // check names it
+		}
+		t, err := time.Parse(time.RFC3339, field.text)
+		if err != nil {
+			return nil, fmt.Errorf("the session's %s is not an RFC 3339 time", field.name)
+		}
+		*field.to = t
+	}
+	return s, s.check()
+}
+
+func describeJSONError(err error) error {
+	var wrongType *json.UnmarshalTypeError
+	if errors.As(err, &wrongType) && wrongType.Field != "" {
+		return fmt.Errorf("the session's %s is not a string", wrongType.Field)
+	}
+	if errors.As(err, &wrongType) {
+		return errors.New("the session is not a JSON object")
+	}
+	return errors.New("the session is not valid JSON")
+}
+
+// validHeaderValue reports whether v may stand in an HTTP field (RFC 9110,
+// section 5.5): no control characters but the tab.
+func validHeaderValue(v string) bool {
+	for i := range len(v) {
+		if c := v[i]; (c < ' ' && c != '\t') || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}

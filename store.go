@@ -1,0 +1,256 @@
+package walletauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// TokenStore is where sessions live, each under a key that names whose it is.
+// It is the truth: a [Transport] asks it for every request.
+//
+// Implementations must be safe for concurrent use. Test them with
+// [github.com/walletauth/walletauth/walletauthtest.TestStore].
+type TokenStore interface {
+	// Load returns the session of key, or an error wrapping ErrNoSession if
+	// there is none. It is called for every request, so it must be fast and
+	// not wait for an Update. The Session is shared: neither the store nor
+	// the caller may change it afterwards.
+	Load(ctx context.Context, key string) (*Session, error)
+
+	// Update calls fn with the session of key, nil if there is none, and
+	// stores what fn returns: the same pointer leaves the store as it is, nil
+	// deletes (deleting what is not there is no error), and an error of fn is
+	// returned and changes nothing. ErrNoSession is not an error here.
+	//
+	// While fn runs, no other Update of that key runs, in this process or in
+	// any other that shares the store; Updates of other keys do run. Waiting
+	// for that exclusion ends with ctx. fn may take long, as it does HTTP.
+	//
+	// The ctx of fn ends when exclusion is lost, which tells fn not to begin
+	// anything. What it returns after that is still stored unless somebody
+	// else has stored something meanwhile: the server has rotated the token,
+	// and the new one must not be thrown away.
+	Update(ctx context.Context, key string, fn func(ctx context.Context, current *Session) (*Session, error)) error
+}
+
+// Save stores s as the session of key, after a login. A session that is there
+// is replaced. A refresh of that key that is running is waited for, so that
+// it cannot overwrite s.
+//
+// The errors: s is nil or incomplete (the missing field is named), ctx ended
+// while waiting, or what the store says.
+func Save(ctx context.Context, st TokenStore, key string, s *Session) error {
+	if err := s.check(); err != nil {
+		return fmt.Errorf("walletauth: save session: %w", err)
+	}
+	own := *s // the caller may go on using s
+	return replace(ctx, st, key, &own)
+}
+
+// Delete removes the session of key, after a logout. That there is none is no
+// error. A refresh of that key that is running is waited for, so that it
+// cannot bring the session back.
+//
+// The errors: ctx ended while waiting, or what the store says.
+func Delete(ctx context.Context, st TokenStore, key string) error {
+	return replace(ctx, st, key, nil)
+}
+
+func replace(ctx context.Context, st TokenStore, key string, s *Session) error {
+	if st == nil {
+		return errors.New("walletauth: the TokenStore is nil")
+	}
+	err := st.Update(ctx, key, func(context.Context, *Session) (*Session, error) { return s, nil })
+	return scrub(err, s)
+}
+
+type contextKey struct{}
+
+// WithKey returns a context whose requests use the session stored under key.
+// It may be any string, a user's id for example. A program with one session
+// needs no key: the empty string is one too.
+func WithKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, contextKey{}, key)
+}
+
+// KeyFromContext returns the key that [WithKey] put into ctx, "" if there is
+// none.
+func KeyFromContext(ctx context.Context) string {
+	key, _ := ctx.Value(contextKey{}).(string)
+	return key
+}
+
+// MemoryStore is a [TokenStore] in memory, for one process: sessions are lost
+// when it ends. The zero value is ready to use. It must not be copied after
+// first use.
+type MemoryStore struct {
+	updates keyedMutex
+
+	mu       sync.RWMutex // guards sessions
+	sessions map[string]*Session
+}
+
+var _ TokenStore = (*MemoryStore)(nil)
+
+// Load returns the session of key or [ErrNoSession]. It does not wait for an
+// Update and ignores ctx.
+func (m *MemoryStore) Load(_ context.Context, key string) (*Session, error) {
+	m.mu.RLock()
+	s := m.sessions[key]
+	m.mu.RUnlock()
+	if s == nil {
+		return nil, ErrNoSession
+	}
+	return s, nil
+}
+
+// Update is [TokenStore.Update]. Its errors are those of fn, and that of ctx
+// if it ended while waiting for another Update of key.
+func (m *MemoryStore) Update(ctx context.Context, key string, fn func(context.Context, *Session) (*Session, error)) error {
+	unlock, err := m.updates.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	current, _ := m.Load(ctx, key)
+	next, err := fn(ctx, current)
+	if err != nil || next == current {
+		return err
+	}
+	m.put(key, next)
+	return nil
+}
+
+func (m *MemoryStore) put(key string, s *Session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s == nil {
+		delete(m.sessions, key)
+		return
+	}
+	if m.sessions == nil {
+		m.sessions = make(map[string]*Session)
+	}
+	m.sessions[key] = s
+}
+
+// FuncStore is a [TokenStore] over what a program already has, a table or a
+// cookie for example, for one process: exclusion between Updates is kept in
+// memory. Where several processes share the sessions, use a store that knows
+// how to exclude them. Both functions are required and are called
+// concurrently. It must not be copied after first use.
+type FuncStore struct {
+	// LoadFunc returns the session of key, or an error wrapping ErrNoSession.
+	// It is called for every request, and must not change a Session that it
+	// returned.
+	LoadFunc func(ctx context.Context, key string) (*Session, error)
+	// SaveFunc stores s; nil deletes, which is no error if there is nothing.
+	SaveFunc func(ctx context.Context, key string, s *Session) error
+
+	updates keyedMutex
+}
+
+var _ TokenStore = (*FuncStore)(nil)
+
+// Load calls LoadFunc. Its errors are those of LoadFunc, and that LoadFunc is
+// nil.
+func (f *FuncStore) Load(ctx context.Context, key string) (*Session, error) {
+	if f.LoadFunc == nil {
+		return nil, errors.New("walletauth: FuncStore.LoadFunc is nil")
+	}
+	return f.LoadFunc(ctx, key)
+}
+
+// Update is [TokenStore.Update]. Its errors are those of fn, LoadFunc and
+// SaveFunc, that one of the functions is nil, and that of ctx if it ended
+// while waiting for another Update of key.
+//
+// The program may save past this store while fn runs, since its own code to
+// log in and out writes to the same table. Update looks again before it saves
+// and leaves such a session, or its absence, alone.
+func (f *FuncStore) Update(ctx context.Context, key string, fn func(context.Context, *Session) (*Session, error)) error {
+	if f.SaveFunc == nil {
+		return errors.New("walletauth: FuncStore.SaveFunc is nil")
+	}
+	unlock, err := f.updates.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	current, err := f.loadOrNil(ctx, key)
+	if err != nil {
+		return err
+	}
+	next, err := fn(ctx, current)
+	if err != nil || next == current || f.changed(ctx, key, current) {
+		return err
+	}
+	return f.SaveFunc(ctx, key, next)
+}
+
+func (f *FuncStore) loadOrNil(ctx context.Context, key string) (*Session, error) {
+	s, err := f.Load(ctx, key)
+	if errors.Is(err, ErrNoSession) {
+		return nil, nil
+	}
+	return s, err
+}
+
+// changed reports whether the program stored something else since current was
+// loaded. If that cannot be told, it says no: a new token is at stake.
+func (f *FuncStore) changed(ctx context.Context, key string, current *Session) bool {
+	now, err := f.loadOrNil(ctx, key)
+	return err == nil && !sameTokens(now, current)
+}
+
+// keyedMutex excludes the Updates of one key from each other. A lock exists
+// only while somebody holds it or waits for it.
+type keyedMutex struct {
+	mu    sync.Mutex // guards locks and the users of each
+	locks map[string]*keyLock
+}
+
+type keyLock struct {
+	held  chan struct{} // full while held; a channel, so that waiting can end with a ctx
+	users int
+}
+
+// lock waits for the lock of key. The only error is that of ctx.
+func (k *keyedMutex) lock(ctx context.Context, key string) (unlock func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	l := k.enter(key)
+	select {
+	case l.held <- struct{}{}:
+		return func() { <-l.held; k.leave(key, l) }, nil
+	case <-ctx.Done():
+		k.leave(key, l)
+		return nil, ctx.Err()
+	}
+}
+
+func (k *keyedMutex) enter(key string) *keyLock {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.locks[key]
+	if l == nil {
+		l = &keyLock{held: make(chan struct{}, 1)}
+		if k.locks == nil {
+			k.locks = make(map[string]*keyLock)
+		}
+		k.locks[key] = l
+	}
+	l.users++
+	return l
+}
+
+func (k *keyedMutex) leave(key string, l *keyLock) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(k.locks, key)
+	}
+}
