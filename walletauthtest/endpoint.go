@@ -1,0 +1,247 @@
+package walletauthtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+)
+
+// UserHeader names a request header that the API does not know: the id of the
+// user on whose behalf the test sends the request. If it arrives with the
+// bearer of another user, that is a violation and counted as
+// Stats.WrongUser. It finds a client that mixes its users up.
+const UserHeader = "Walletauthtest-User"
+
+// The endpoints, in the form that [Server.Fail] and [Server.Requests] take.
+const (
+	LoginAnonymously             = "POST /users/login-anonymously"
+	LoginWithEmail               = "POST /users/login-with-email"
+	LoginWithWallet              = "POST /users/login-with-wallet"
+	LoginWithMagicLink           = "POST /users/login-with-magic-link"
+	LoginWithPasskey             = "POST /users/login-with-passkey"
+	LoginWithDiscoverablePasskey = "POST /users/login-with-discoverable-passkey"
+	CreateSessionChallenge       = "POST /users/create-session-challenge"
+	GetSessionChallenge          = "GET /users/session-challenge"
+	VerifyLogin                  = "POST /users/verify-login"
+	RefreshToken                 = "POST /users/refresh-token"
+	Logout                       = "POST /users/logout"
+	BeginPasskeyRegistration     = "POST /users/passkey/begin-registration"
+	FinishPasskeyRegistration    = "POST /users/passkey/finish-registration"
+	ListWallets                  = "GET /wallets"
+	CreateWallet                 = "POST /wallets"
+	GetWallet                    = "GET /wallets/get-by-id"
+)
+
+// An endpoint answers a request with a value to be written as JSON, nil for
+// no content, or refuses it with a *refusal.
+type endpoint struct {
+	pattern string
+	bearer  bool // takes a session's access token
+	answer  func(*request) (any, error)
+	custom  http.Handler // instead of answer
+}
+
+// A request has passed the checks of its headers.
+type request struct {
+	*http.Request
+	session *login // nil at a public endpoint
+}
+
+func (s *Server) handleEndpoints() {
+	for _, e := range []*endpoint{
+		{pattern: LoginAnonymously, answer: s.loginAnonymously},
+		{pattern: LoginWithEmail, answer: s.loginWithEmail},
+		{pattern: LoginWithWallet, answer: s.loginWithWallet},
+		{pattern: LoginWithMagicLink, answer: s.loginWithMagicLink},
+		{pattern: LoginWithPasskey, answer: s.loginWithPasskey},
+		{pattern: LoginWithDiscoverablePasskey, answer: s.loginWithDiscoverablePasskey},
+		{pattern: CreateSessionChallenge, answer: s.createSessionChallenge},
+		{pattern: GetSessionChallenge, answer: s.getSessionChallenge},
+		{pattern: VerifyLogin, answer: s.verifyLogin},
+		{pattern: RefreshToken, answer: s.refreshToken},
+		{pattern: Logout, bearer: true, answer: s.logout},
+		{pattern: BeginPasskeyRegistration, bearer: true, answer: s.beginPasskeyRegistration},
+		{pattern: FinishPasskeyRegistration, bearer: true, answer: s.finishPasskeyRegistration},
+		{pattern: ListWallets, bearer: true, answer: s.listWallets},
+		{pattern: CreateWallet, bearer: true, answer: s.createWallet},
+		{pattern: GetWallet, bearer: true, answer: s.getWallet},
+	} {
+		s.route(e)
+	}
+	s.mux.HandleFunc("/", s.notFound)
+}
+
+func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
+	req, err := s.admit(e, r)
+	if err != nil {
+		s.refuse(e.pattern, w, err)
+		return
+	}
+	if e.custom != nil {
+		e.custom.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), userKey{}, req.session.userID)))
+		return
+	}
+	reply, err := e.answer(req)
+	switch {
+	case err != nil:
+		s.refuse(e.pattern, w, err)
+	case reply == nil:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		writeJSON(w, http.StatusOK, reply)
+	}
+}
+
+// admit checks the headers that every request of e needs.
+func (s *Server) admit(e *endpoint, r *http.Request) (*request, error) {
+	for _, name := range []string{"Authorization", "X-WalletKit-Project-ID", "X-WalletKit-Token-Source"} {
+		if len(r.Header.Values(name)) > 1 {
+			return nil, breach(http.StatusBadRequest, name+" was sent twice")
+		}
+	}
+	switch r.Header.Get("X-WalletKit-Project-ID") {
+	case s.config.projectID():
+	case "":
+		return nil, breach(http.StatusBadRequest, "X-WalletKit-Project-ID is missing")
+	default:
+		return nil, breach(http.StatusForbidden, "X-WalletKit-Project-ID names an unknown project")
+	}
+	if !e.bearer {
+		return &request{Request: r}, s.admitPublic(e, r)
+	}
+	session, err := s.admitBearer(r)
+	return &request{r, session}, err
+}
+
+// admitPublic looks at a bearer where none is needed: the API takes no notice
+// of it at a login, which walletkit-js relies on.
+func (s *Server) admitPublic(e *endpoint, r *http.Request) error {
+	if r.Header.Get("Authorization") == "" || isVendorSDK(r) {
+		return nil
+	}
+	s.counters.add(func(c *Stats) { c.NeedlessBearers++ })
+	if e.pattern == RefreshToken {
+		return breach(http.StatusBadRequest, "Authorization does not belong on a refresh")
+	}
+	return nil
+}
+
+func (s *Server) admitBearer(r *http.Request) (*login, error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return nil, asBreach(errUnauthorized, "Authorization has no bearer")
+	}
+	switch r.Header.Get("X-WalletKit-Token-Source") {
+	case "walletkit", "firebase", "supabase":
+	case "":
+		if !isVendorSDK(r) {
+			return nil, breach(http.StatusBadRequest, "X-WalletKit-Token-Source is missing")
+		}
+	default:
+		return nil, breach(http.StatusBadRequest, "X-WalletKit-Token-Source is not walletkit, firebase or supabase")
+	}
+	session := s.sessions.bearer(token, s.now())
+	if session == nil {
+		return nil, errUnauthorized
+	}
+	return session, s.attribute(r, session)
+}
+
+// attribute counts a request for the user whose bearer it carries.
+func (s *Server) attribute(r *http.Request, session *login) error {
+	s.counters.user(session.userID, func(c *UserStats) { c.Requests++ })
+	if meant := r.Header.Get(UserHeader); meant != "" && meant != session.userID {
+		s.counters.add(func(c *Stats) { c.WrongUser++ })
+		return breach(http.StatusForbidden, UserHeader+" and the bearer belong to different users")
+	}
+	return nil
+}
+
+func isVendorSDK(r *http.Request) bool { return r.Header.Get("X-Fern-SDK-Name") == "walletkit-js" }
+
+type userKey struct{}
+
+// UserID returns the user whose bearer r carries, "" if r has not come
+// through [Server.Handle].
+func UserID(r *http.Request) string {
+	id, _ := r.Context().Value(userKey{}).(string)
+	return id
+}
+
+// refusal is WalletKit's ErrorResponse.
+type refusal struct {
+	status    int
+	Code      *string `json:"code"` // always null: the codes are not documented
+	Message   string  `json:"error"`
+	violation string  // what a correct client never does; empty if it may
+}
+
+func (e *refusal) Error() string { return e.Message }
+
+// errUnauthorized is the same for every reason, as the API's is.
+var errUnauthorized = refuse(http.StatusUnauthorized, "No valid API key provided or invalid session token")
+
+func refuse(status int, message string) *refusal { return &refusal{status: status, Message: message} }
+
+// breach is a refusal that only a client with a mistake in it can earn.
+func breach(status int, message string) *refusal { return asBreach(refuse(status, message), message) }
+
+func asBreach(e *refusal, violation string) *refusal {
+	return &refusal{status: e.status, Message: e.Message, violation: violation}
+}
+
+func (s *Server) refuse(pattern string, w http.ResponseWriter, err error) {
+	var e *refusal
+	if !errors.As(err, &e) {
+		e = refuse(http.StatusInternalServerError, err.Error())
+	}
+	if e.status == http.StatusUnauthorized {
+		s.counters.add(func(c *Stats) { c.Unauthorized++ })
+	}
+	if e.violation != "" {
+		s.violate(pattern, e.violation)
+	}
+	writeJSON(w, e.status, e)
+}
+
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	s.refuse(r.Method+" "+r.URL.Path, w, refuse(http.StatusNotFound, "no such endpoint"))
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // fails only if the client has gone
+}
+
+// decode reads the JSON object of a request into a struct whose fields are
+// strings. Errors quote nothing of it.
+func decode(r *request, into any) error {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "application/json" {
+		return breach(http.StatusBadRequest, "Content-Type is not application/json")
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil || len(body) > maxBody {
+		return breach(http.StatusBadRequest, "the body is too large")
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return breach(http.StatusBadRequest, "the body is not a JSON object of the documented form")
+	}
+	return nil
+}
+
+// require takes names and values in turn and refuses the first value that is
+// empty.
+func require(namesAndValues ...string) error {
+	for i := 0; i < len(namesAndValues); i += 2 {
+		if namesAndValues[i+1] == "" {
+			return breach(http.StatusBadRequest, namesAndValues[i]+" is missing")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,215 @@
+package walletauthtest
+
+import (
+	"crypto/rand"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/walletauth/walletauth"
+)
+
+// sessions is who is logged in, and which tokens work.
+type sessions struct {
+	mu      sync.Mutex // guards all below, and the fields of every login
+	access  map[string]accessToken
+	refresh map[string]*login // by every refresh token issued, the spent ones too
+	users   map[string][]*login
+}
+
+// A login is a session from login to logout. Its user never changes.
+type login struct {
+	userID    string
+	session   walletauth.Session // as issued last
+	ended     bool
+	refreshes int
+	issued    int // access tokens so far
+	revoked   int // of these the first so many do not work
+}
+
+type accessToken struct {
+	of      *login
+	number  int // counting from 1
+	expires time.Time
+}
+
+// Login logs userID in, without a request, and returns the session. A user
+// may be logged in any number of times, each a session of its own.
+func (s *Server) Login(userID string) *walletauth.Session {
+	return s.sessions.begin(s.config, userID, s.now())
+}
+
+// Sessions returns the sessions of userID that have not ended, oldest first,
+// as they were issued last: what a client that lost nothing has stored.
+func (s *Server) Sessions(userID string) []*walletauth.Session {
+	s.sessions.mu.Lock()
+	defer s.sessions.mu.Unlock()
+	var live []*walletauth.Session
+	for _, l := range s.sessions.users[userID] {
+		if !l.ended {
+			own := l.session
+			live = append(live, &own)
+		}
+	}
+	return live
+}
+
+// RevokeAccess makes the access tokens that userID has invalid: the next
+// request is answered 401, while the refresh tokens go on working. It returns
+// the number of sessions concerned.
+func (s *Server) RevokeAccess(userID string) int {
+	return s.sessions.each(userID, func(l *login) { l.revoked = l.issued })
+}
+
+// RevokeSessions ends the sessions of userID: requests and refreshes are
+// answered 401 with an ErrorResponse. It returns the number of sessions
+// ended.
+func (s *Server) RevokeSessions(userID string) int {
+	return s.sessions.each(userID, func(l *login) { l.ended = true })
+}
+
+// each calls do for the live sessions of a user and counts them.
+func (st *sessions) each(userID string, do func(*login)) (n int) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, l := range st.users[userID] {
+		if !l.ended {
+			do(l)
+			n++
+		}
+	}
+	return n
+}
+
+func (st *sessions) begin(config Config, userID string, now time.Time) *walletauth.Session {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.users == nil {
+		st.access = make(map[string]accessToken)
+		st.refresh = make(map[string]*login)
+		st.users = make(map[string][]*login)
+	}
+	l := &login{userID: userID}
+	l.session = walletauth.Session{
+		ID:        "session-" + rand.Text(),
+		CreatedAt: instant(now),
+		ProjectID: config.projectID(),
+		UserID:    userID,
+	}
+	st.users[userID] = append(st.users[userID], l)
+	st.issueAccess(config, l, now)
+	st.issueRefresh(config, l, now)
+	own := l.session
+	return &own
+}
+
+func (st *sessions) issueAccess(config Config, l *login, now time.Time) {
+	l.issued++
+	l.session.AccessToken = "access-" + rand.Text()
+	l.session.AccessTokenExpiresAt = instant(now.Add(config.accessTokenTTL()))
+	st.access[l.session.AccessToken] = accessToken{l, l.issued, l.session.AccessTokenExpiresAt}
+}
+
+func (st *sessions) issueRefresh(config Config, l *login, now time.Time) {
+	l.session.RefreshToken = "refresh-" + rand.Text()
+	l.session.RefreshTokenExpiresAt = instant(now.Add(config.refreshTokenTTL()))
+	st.refresh[l.session.RefreshToken] = l
+}
+
+// instant is t as it survives JSON and any database: UTC, microseconds, no
+// monotonic clock.
+func instant(t time.Time) time.Time { return t.Round(0).UTC().Truncate(time.Microsecond) }
+
+// bearer returns whose access token it is, nil if it does not work.
+func (st *sessions) bearer(token string, now time.Time) *login {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	t, known := st.access[token]
+	if !known || t.of.ended || t.number <= t.of.revoked || !now.Before(t.expires) {
+		return nil
+	}
+	return t.of
+}
+
+func (s *Server) refreshToken(r *request) (any, error) {
+	reply, err := s.refreshSession(r)
+	s.counters.add(func(c *Stats) {
+		if err != nil {
+			c.RefreshesRefused++
+			return
+		}
+		c.Refreshes++
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.counters.user(reply.UserID, func(c *UserStats) { c.Refreshes++ })
+	return reply, nil
+}
+
+func (s *Server) refreshSession(r *request) (*walletauth.Session, error) {
+	var in struct {
+		SessionID    string `json:"session_id"`
+		RefreshToken string `json:"refresh_token"`
+	}
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	if err := require("session_id", in.SessionID, "refresh_token", in.RefreshToken); err != nil {
+		return nil, err
+	}
+	reply, reusedBy, err := s.sessions.renew(s.config, in.SessionID, in.RefreshToken, s.now())
+	if reusedBy != "" {
+		s.counters.add(func(c *Stats) { c.Reuses++ })
+		s.counters.user(reusedBy, func(c *UserStats) { c.Reuses++ })
+	}
+	return reply, err
+}
+
+// renew spends a refresh token. If it has been spent before, the session ends,
+// since one of those who know the token must be a thief, and reusedBy is its
+// user.
+func (st *sessions) renew(config Config, id, token string, now time.Time) (_ *walletauth.Session, reusedBy string, _ error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	l, known := st.refresh[token]
+	switch {
+	case !known:
+		return nil, "", errUnauthorized
+	case l.session.RefreshToken != token:
+		l.ended = true
+		return nil, l.userID, asBreach(errUnauthorized, "a refresh token was used twice")
+	case l.session.ID != id:
+		return nil, "", asBreach(errUnauthorized, "the refresh token was sent with the id of another session")
+	case l.ended, !now.Before(l.session.RefreshTokenExpiresAt):
+		return nil, "", errUnauthorized
+	}
+	st.rotate(config, l, now)
+	own := l.session
+	return &own, "", nil
+}
+
+func (st *sessions) rotate(config Config, l *login, now time.Time) {
+	l.refreshes++
+	if config.OneAccessToken {
+		l.revoked = l.issued
+	}
+	st.issueAccess(config, l, now)
+	if !config.KeepRefreshToken {
+		st.issueRefresh(config, l, now)
+	}
+	if config.NewSessionID {
+		l.session.ID = "session-" + rand.Text()
+	}
+}
+
+func (s *Server) logout(r *request) (any, error) {
+	s.sessions.mu.Lock()
+	defer s.sessions.mu.Unlock()
+	if r.session.ended { // by another request, since the bearer was checked
+		return nil, refuse(http.StatusUnauthorized, errUnauthorized.Message)
+	}
+	r.session.ended = true
+	s.counters.add(func(c *Stats) { c.Logouts++ })
+	return nil, nil
+}
