@@ -75,6 +75,16 @@ func (e *RefreshError) Error() string {
 // Unwrap returns Err.
 func (e *RefreshError) Unwrap() error { return e.Err }
 
+// crash is a panic or Goexit in somebody else's code.
+type crash struct{ text string }
+
+func (c *crash) Error() string { return "walletauth: " + c.text }
+
+func crashed(err error) bool {
+	var c *crash
+	return errors.As(err, &c)
+}
+
 // guarded runs fn, which is somebody else's code, and turns a panic or a
 // runtime.Goexit in it into an error. It takes a goroutine, because a Goexit
 // can be survived in no other way.
@@ -82,8 +92,8 @@ func guarded(name string, fn func() error) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		err = fmt.Errorf("walletauth: %s ended its goroutine (runtime.Goexit)", name)
 		defer recovered(name, &err)
+		err = &crash{name + " ended its goroutine (runtime.Goexit)"}
 		err = fn()
 	}()
 	<-done
@@ -94,7 +104,7 @@ func guarded(name string, fn func() error) (err error) {
 // into an error that says where it came from.
 func recovered(name string, err *error) {
 	if p := recover(); p != nil {
-		*err = fmt.Errorf("walletauth: %s panicked: %v%s", name, p, panicSite())
+		*err = &crash{fmt.Sprintf("%s panicked: %v%s", name, p, panicSite())}
 	}
 }
 
@@ -165,4 +175,26 @@ func scrubText(text string, sessions ...*Session) string {
 		}
 	}
 	return text
+}
+
+// presentable is scrub for what may be a server's refusal, whose text is cut:
+// after scrubbing, as half a token would not be found.
+func presentable(err error, sessions ...*Session) error {
+	err = scrub(err, sessions...)
+	refused, ok := err.(*RefreshError)
+	if !ok || len(refused.Code) <= maxMessage && len(refused.Message) <= maxMessage {
+		return err
+	}
+	c := *refused
+	c.Code, c.Message = cut(c.Code), cut(c.Message)
+	return &c
+}
+
+const maxMessage = 200
+
+func cut(s string) string {
+	if len(s) <= maxMessage {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxMessage-3], "") + "..."
 }

@@ -58,6 +58,15 @@ type Event struct {
 	Err       error         // what went wrong
 }
 
+// eventOf is an event about s, which may be nil.
+func eventOf(what EventType, key string, s *Session, err error) Event {
+	e := Event{Type: what, Key: key, Err: err}
+	if s != nil {
+		e.SessionID, e.UserID = s.ID, s.UserID
+	}
+	return e
+}
+
 // LogValue is the event for package slog: a group of the fields that apply.
 func (e Event) LogValue() slog.Value { return slog.GroupValue(e.attrs()...) }
 

@@ -1,0 +1,98 @@
+package walletauth
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"io"
+	"net/http"
+)
+
+// captureLogin saves the session that resp carries before the caller sees it.
+func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.Response, error) {
+	if resp.StatusCode/100 != 2 {
+		return resp, nil
+	}
+	held := holdBody(resp.Body)
+	resp.Body = held
+	s := readLogin(resp.Header, held.peek())
+	if s == nil {
+		return resp, nil
+	}
+	u := &unsavedSession{session: s, outdated: olderThan(s)}
+	return t.capture(req, resp, u, func(*Session) bool { return true })
+}
+
+// readLogin returns the session in the body of a login's answer, nil if there
+// is none: then the answer is the caller's business alone.
+func readLogin(h http.Header, body []byte) *Session {
+	if h.Get("Content-Encoding") == "gzip" { // the caller asked for it, or net/http had unpacked it
+		r, err := gzip.NewReader(bytes.NewReader(body))
+		if err != nil {
+			return nil
+		}
+		if body, err = io.ReadAll(io.LimitReader(r, maxReply)); err != nil {
+			return nil
+		}
+	}
+	s, err := decodeSession(body)
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// olderThan is the outdated of a login of which it is not known what it
+// replaces, since the store could not be asked: any session but a later login.
+func olderThan(login *Session) func(*Session) bool {
+	return func(current *Session) bool {
+		return current == nil || !current.CreatedAt.After(login.CreatedAt)
+	}
+}
+
+// captureLogout deletes the session that resp confirms the end of, unless
+// another one is stored by now.
+func (t *Transport) captureLogout(req *http.Request, resp *http.Response, out *Session) (*http.Response, error) {
+	if resp.StatusCode/100 != 2 {
+		return resp, nil
+	}
+	ended := func(current *Session) bool {
+		return current != nil && (current.AccessToken == out.AccessToken || out.ID != "" && current.ID == out.ID)
+	}
+	return t.capture(req, resp, &unsavedSession{outdated: ended}, ended)
+}
+
+// capture stores u and then returns resp. A caller that leaves meanwhile gets
+// its context's error, and u is stored all the same.
+func (t *Transport) capture(req *http.Request, resp *http.Response, u *unsavedSession, replaces func(*Session) bool) (*http.Response, error) {
+	ctx, key := req.Context(), t.key(req)
+	stored := make(chan struct{})
+	go func() {
+		defer close(stored)
+		t.keeper.commit(context.WithoutCancel(ctx), key, u, replaces)
+	}()
+	select {
+	case <-stored:
+		return resp, nil
+	case <-ctx.Done():
+		_ = resp.Body.Close() // nobody gets it
+		return nil, ctx.Err()
+	}
+}
+
+// commit stores u where the stored session is one that it replaces, or keeps
+// it to be stored later.
+func (k *keeper) commit(ctx context.Context, key string, u *unsavedSession, replaces func(*Session) bool) {
+	defer k.begin()()
+	err := k.update(ctx, key, func(current *Session) *Session {
+		if !replaces(current) {
+			return current
+		}
+		u.outdated = oneOf(current) // if this fails to be stored, only that may be replaced later
+		return u.session
+	})
+	if err != nil {
+		_ = k.emit(ctx, eventOf(SaveFailed, key, u.session, presentable(err, u.session)))
+		k.saveLater(ctx, key, u)
+	}
+}

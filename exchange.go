@@ -1,0 +1,272 @@
+package walletauth
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// refuse closes the body of a request that is not sent, as a RoundTripper must.
+func refuse(req *http.Request, err error) error {
+	if req.Body != nil {
+		_ = req.Body.Close() // err is what matters
+	}
+	return err
+}
+
+// passBy sends what is none of WalletKit's, redirects away from it included.
+func (t *Transport) passBy(req *http.Request) (*http.Response, error) {
+	if err := t.api.mixup(req.URL); err != nil && req.Header.Get(authHeader) == "" {
+		return nil, refuse(req, err)
+	}
+	return t.base().RoundTrip(req)
+}
+
+// sendOwn sends a request whose caller brought an Authorization: only the
+// project is added.
+func (t *Transport) sendOwn(req *http.Request, header http.Header) (*http.Response, error) {
+	t.addProject(req, header)
+	resp, err := t.send(req, header, req.Body)
+	if err == nil && t.CaptureLogin && t.api.isLogout(req) {
+		token := strings.TrimPrefix(req.Header.Get(authHeader), "Bearer ")
+		return t.captureLogout(req, resp, &Session{AccessToken: token})
+	}
+	return resp, err
+}
+
+// sendPublic sends a request to an endpoint that takes no token.
+func (t *Transport) sendPublic(req *http.Request, header http.Header) (*http.Response, error) {
+	t.addProject(req, header)
+	resp, err := t.send(req, header, req.Body)
+	if err == nil && t.CaptureLogin && t.api.isLogin(req) {
+		return t.captureLogin(req, resp)
+	}
+	return resp, err
+}
+
+// addProject adds the project where no session is needed. It asks the store
+// only if it must, and does without: before a login there is no session.
+func (t *Transport) addProject(req *http.Request, header http.Header) {
+	project := t.ProjectID
+	if project == "" {
+		if s, err := t.keeper.load(req.Context(), t.key(req)); err == nil {
+			project = s.ProjectID
+		}
+	}
+	if project != "" && validHeaderValue(project) {
+		setDefault(header, projectHeader, []string{project})
+	}
+}
+
+// exchange is a request that is sent with a session's token.
+type exchange struct {
+	req     *http.Request
+	header  http.Header // a copy, to which the token is added
+	key     string
+	session *Session
+	sent    time.Time   // by the local clock
+	body    *replayBody // nil if nothing is kept
+}
+
+// sendSession sends a request with the token of its session, and deals with a
+// 401.
+func (t *Transport) sendSession(req *http.Request, header http.Header) (*http.Response, error) {
+	x := exchange{req: req, header: header, key: t.key(req), sent: t.keeper.server.local()}
+	var err error
+	if x.session, err = t.keeper.fit(req.Context(), x.key, x.sent); err == nil {
+		err = t.authorize(x)
+	}
+	if err != nil {
+		return nil, refuse(req, err)
+	}
+	body := req.Body
+	if x.body = keepBody(req, t.maxReplay()); x.body != nil {
+		defer x.body.release()
+		body = x.body
+	}
+	resp, err := t.send(req, x.header, body)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		resp, x.session, err = t.mend(x, resp)
+	}
+	if err == nil && t.CaptureLogin && t.api.isLogout(req) {
+		return t.captureLogout(req, resp, x.session)
+	}
+	return resp, scrub(err, x.session)
+}
+
+// send gives the base transport a copy of req, and the caller a response that
+// knows only req: what is logged of it holds no token.
+func (t *Transport) send(req *http.Request, header http.Header, body io.ReadCloser) (*http.Response, error) {
+	out := req.WithContext(req.Context())
+	out.Header, out.Body = header, body
+	resp, err := t.base().RoundTrip(out)
+	if err != nil {
+		return nil, err
+	}
+	resp.Request = req
+	return resp, nil
+}
+
+// bearer is a session as header values. Requests share it, so that a request
+// with the session of the one before costs no string.
+type bearer struct {
+	key           string
+	session       *Session
+	auth, project [1]string
+}
+
+// authorize adds the session's headers to the exchange, but none that the
+// caller has set.
+func (t *Transport) authorize(x exchange) error {
+	b := t.keeper.last.Load()
+	if b == nil || b.session != x.session || b.key != x.key {
+		var err error
+		if b, err = t.newBearer(x.key, x.session); err != nil {
+			return err
+		}
+		t.keeper.last.Store(b)
+	}
+	x.header[authHeader] = b.auth[:]
+	setDefault(x.header, projectHeader, b.project[:])
+	setDefault(x.header, sourceHeader, t.source)
+	return nil
+}
+
+func (t *Transport) newBearer(key string, s *Session) (*bearer, error) {
+	b := &bearer{key: key, session: s}
+	b.auth[0] = "Bearer " + s.AccessToken
+	if b.project[0] = t.ProjectID; b.project[0] == "" {
+		b.project[0] = s.ProjectID
+	}
+	switch {
+	case s.AccessToken == "" || !validHeaderValue(s.AccessToken):
+		return nil, errors.New("walletauth: the stored session's access token cannot be sent in a header")
+	case b.project[0] == "" || !validHeaderValue(b.project[0]):
+		return nil, errors.New("walletauth: no project that can be sent in a header: set Transport.ProjectID")
+	}
+	return b, nil
+}
+
+// copyHeader copies h with room for our three fields, and reports whether the
+// caller has set an Authorization. A field that stands in the map in another
+// case than net/http's, put there past Header.Set, is the same field and comes
+// out in the usual case; one without a value counts as not set.
+func copyHeader(h http.Header) (out http.Header, authorized bool) {
+	out = make(http.Header, len(h)+missing(h))
+	for name, values := range h {
+		if ours := ourName(name); ours != "" {
+			if !hasValue(values) || name != ours && out[ours] != nil {
+				continue
+			}
+			name = ours
+		}
+		out[name] = values
+	}
+	return out, out[authHeader] != nil
+}
+
+// missing counts our fields that h lacks. Up to eight fields fit into the
+// smallest map there is, so that the exact number saves two allocations.
+func missing(h http.Header) int {
+	n := 3
+	for _, name := range [...]string{authHeader, projectHeader, sourceHeader} {
+		if _, ok := h[name]; ok {
+			n--
+		}
+	}
+	return n
+}
+
+// ourName returns the canonical name if name is one of our three.
+func ourName(name string) string {
+	switch {
+	case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
+		return authHeader
+	case len(name) == len(projectHeader) && strings.EqualFold(name, projectHeader):
+		return projectHeader
+	case len(name) == len(sourceHeader) && strings.EqualFold(name, sourceHeader):
+		return sourceHeader
+	default:
+		return ""
+	}
+}
+
+func hasValue(values []string) bool {
+	return slices.ContainsFunc(values, func(v string) bool { return v != "" })
+}
+
+func setDefault(h http.Header, name string, values []string) {
+	if h[name] == nil {
+		h[name] = values
+	}
+}
+
+// mend deals with a 401: it finds the session that replaces the one the request
+// went out with and sends the request again, once. What cannot be mended
+// returns the 401 as it came. The session returned is the one that was used
+// last.
+func (t *Transport) mend(x exchange, resp *http.Response) (*http.Response, *Session, error) {
+	k, ctx := t.keeper, x.req.Context()
+	k.server.learn(resp.Header, x.sent)
+	held := holdBody(resp.Body)
+	resp.Body = held
+	next := k.replacement(ctx, x.key, x.session)
+	if err := ctx.Err(); err != nil {
+		_ = held.Close() // nobody gets it
+		return nil, x.session, err
+	}
+	if next == nil || next.UserID != x.session.UserID { // never as somebody else
+		return resp, x.session, nil
+	}
+	x.header, x.session, x.sent = maps.Clone(x.header), next, k.server.local() // the base transport may hold on to the first header
+	if err := t.authorize(x); err != nil {
+		return resp, next, nil
+	}
+	body, err := t.bodyAgain(x)
+	if err != nil {
+		k.refuse(x.key, next, refusedUnseen)
+		return resp, next, nil
+	}
+	held.discard(ctx, k.clock)
+	resp, err = t.replay(x, body)
+	return resp, x.session, err
+}
+
+// replay sends the request for the second and last time.
+func (t *Transport) replay(x exchange, body io.ReadCloser) (*http.Response, error) {
+	k := t.keeper
+	resp, err := t.send(x.req, x.header, body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		k.server.learn(resp.Header, x.sent)
+		k.refuse(x.key, x.session, refusedAgain)
+		return resp, nil
+	}
+	k.refusals.clear(x.key)
+	_ = k.emit(x.req.Context(), eventOf(RequestReplayed, x.key, x.session, nil)) // there is a response to return
+	return resp, nil
+}
+
+var errNoReplay = errors.New("walletauth: the request's body cannot be sent again")
+
+// bodyAgain returns the body for a replay.
+func (t *Transport) bodyAgain(x exchange) (io.ReadCloser, error) {
+	switch {
+	case bodyless(x.req):
+		return x.req.Body, nil
+	case x.req.GetBody != nil:
+		return x.req.GetBody()
+	case x.body != nil:
+		if whole, ok := x.body.rest(x.req.Context(), t.keeper.clock); ok {
+			return io.NopCloser(bytes.NewReader(whole)), nil
+		}
+	}
+	return nil, errNoReplay
+}

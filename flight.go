@@ -1,0 +1,244 @@
+package walletauth
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// flight is one refresh of one key, from waiting for the store's exclusion
+// until the new session is stored. It runs detached from the requests that
+// wait for it: its contexts carry the values of the first and end with none.
+type flight struct {
+	*keeper
+	key   string
+	stale *Session // what is to be replaced
+	why   Reason
+
+	failing  chan struct{} // closed when an attempt failed, so the result will take longer
+	failOnce sync.Once
+
+	// Written by the turn inside of the store's Update, read after it.
+	began    time.Time       // when the first attempt was sent
+	attempts int             // sent
+	result   *Session        // what those who wait get
+	err      error           // or why they get none
+	bought   *unsavedSession // what the server gave, until it is stored
+	waiting  *unsavedSession // what an earlier flight could not store
+	hookErr  error           // OnEvent panicked
+}
+
+// fly makes the flight and returns what all who wait for it get.
+func (f *flight) fly(ctx context.Context) (*Session, error) {
+	defer f.land(f)
+	f.conclude(ctx, f.update(ctx))
+	if f.err != nil {
+		return nil, f.err
+	}
+	return f.result, f.hookErr
+}
+
+// update takes the turn under the store's exclusion. RefreshTimeout bounds the
+// wait for it, and afresh the saving; the refresh in between has its own.
+func (f *flight) update(ctx context.Context) error {
+	locked, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	entered := make(chan struct{})
+	enter := sync.OnceFunc(func() { close(entered) })
+	cancelAfter(locked, f.clock, f.timeout, cancel, entered)
+	err := guarded("TokenStore.Update", func() error {
+		return f.store.Update(locked, f.key, func(excl context.Context, current *Session) (*Session, error) {
+			enter()
+			defer cancelAfter(locked, f.clock, f.timeout, cancel, nil)
+			return f.turn(ctx, excl, current)
+		})
+	})
+	if err != nil && timedOut(locked) {
+		err = fmt.Errorf("the store took longer than %s: %w", f.timeout, err)
+	}
+	return err
+}
+
+// turn is what happens under exclusion, and returns what the store is to hold.
+// It looks at the session again and refreshes it only if nobody has replaced
+// it meanwhile. A store may call it a second time, after a conflict for
+// example: by then the refresh token is spent, and what it bought is all there
+// is.
+func (f *flight) turn(ctx, excl context.Context, current *Session) (*Session, error) {
+	if f.bought != nil {
+		f.result = cmp.Or(f.bought.settle(current), f.result)
+		return f.bought.settle(current), nil
+	}
+	newest := current
+	if f.waiting = f.unsaved.of(f.key); f.waiting != nil {
+		newest = f.waiting.settle(current)
+	}
+	if f.adoptable(newest) {
+		f.result = newest
+		return newest, nil
+	}
+	next, err := f.buy(ctx, excl, newest)
+	if err == nil {
+		f.result, f.bought = next, f.waiting.succeeded(next, newest)
+		return next, nil
+	}
+	if f.result = f.lookAgain(ctx, newest, err); f.result != nil {
+		return current, nil
+	}
+	f.err = err
+	return nil, err
+}
+
+// adoptable reports whether somebody else has done the work already.
+func (f *flight) adoptable(s *Session) bool {
+	return s != nil && newer(s, f.stale, f.why) && f.valid(s)
+}
+
+// buy sends the refresh of s, and again while that may help and exclusion
+// lasts. It never gives up on an attempt that was sent: the server may have
+// rotated the token by then.
+func (f *flight) buy(ctx, excl context.Context, s *Session) (*Session, error) {
+	if err := f.refreshable(s); err != nil {
+		return nil, err
+	}
+	if excl.Err() != nil {
+		return nil, errors.New("walletauth: the store's exclusion was lost before the refresh was sent")
+	}
+	f.began = f.clock.Now()
+	f.tell(ctx, RefreshBegan, s, nil)
+	ctx, cancel := withTimeout(ctx, f.clock, f.timeout)
+	defer cancel()
+	for {
+		next, err := f.attempt(ctx, s)
+		if err == nil {
+			f.lifetime.measure(next, f.server.now())
+			f.cooling.clear(f.key)
+			return next, nil
+		}
+		f.failOnce.Do(func() { close(f.failing) })
+		if !transient(err) || !f.waitToRetry(excl, err) {
+			f.coolDown(err)
+			return nil, err
+		}
+	}
+}
+
+// refreshable says why no refresh of s can succeed.
+func (f *flight) refreshable(s *Session) error {
+	switch {
+	case s == nil:
+		return ErrNoSession
+	case f.ended.cause(s) != nil:
+		return f.ended.cause(s)
+	case s.RefreshToken == "":
+		return &RefreshError{Err: fmt.Errorf("the stored session has no refresh token: %w", ErrSessionExpired)}
+	case !s.RefreshTokenExpiresAt.IsZero() && !s.RefreshTokenExpiresAt.After(f.server.now()):
+		return &RefreshError{Err: fmt.Errorf("its refresh token expired at %s: %w", s.RefreshTokenExpiresAt.Format(time.RFC3339), ErrSessionExpired)}
+	default:
+		return nil
+	}
+}
+
+// attempt asks the Refresher once, and takes only an answer that can be right.
+func (f *flight) attempt(ctx context.Context, s *Session) (next *Session, err error) {
+	f.attempts++
+	err = guarded("Refresher.Refresh", func() (err error) {
+		next, err = f.refresher.Refresh(ctx, s)
+		return err
+	})
+	if err == nil {
+		if err = checkReply(s, next, f.server.now()); err != nil {
+			err = &RefreshError{StatusCode: 200, Err: fmt.Errorf("the reply is refused: %w", err)}
+		}
+	}
+	if err != nil && timedOut(ctx) {
+		err = &RefreshError{Err: fmt.Errorf("no reply within %s: %w", f.timeout, context.DeadlineExceeded)}
+	}
+	return next, presentable(err, s, next)
+}
+
+// waitToRetry waits before the next attempt, if there is time for one.
+func (f *flight) waitToRetry(excl context.Context, err error) bool {
+	delay := retryDelay(f.attempts, err)
+	left := f.timeout - f.clock.Now().Sub(f.began)
+	return delay < left && sleep(excl, f.clock, delay)
+}
+
+// coolDown leaves the key alone after a failed refresh: 1 s doubling to 30 s, or
+// as long as the server asks, up to an hour. Not after a panic, which is a bug
+// and no overload, and not where the session is over anyway.
+func (f *flight) coolDown(err error) {
+	if crashed(err) || errors.Is(err, ErrSessionExpired) {
+		return
+	}
+	var asked time.Duration
+	var refused *RefreshError
+	if errors.As(err, &refused) {
+		asked = min(refused.RetryAfter, time.Hour)
+	}
+	f.cooling.fail(f.key, &failure{err}, func(n int) time.Duration {
+		return max(asked, backoff(n, time.Second, 30*time.Second))
+	})
+}
+
+// lookAgain returns the session that another process has stored instead of s,
+// whose refresh failed with err, if err is an end: where exclusion failed, the
+// end may only mean that the other was first, and its save is on the way.
+func (f *flight) lookAgain(ctx context.Context, s *Session, err error) *Session {
+	if !errors.Is(err, ErrSessionExpired) || f.ended.cause(s) != nil {
+		return nil
+	}
+	for _, pause := range []time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond} {
+		if pause > 0 && !sleep(ctx, f.clock, pause) {
+			break
+		}
+		if other, err := f.ask(ctx, f.key); err == nil && newer(other, s, Rejected) && f.valid(other) {
+			return other
+		}
+	}
+	f.ended.add(s, err)
+	f.tell(ctx, SessionOver, s, err)
+	return nil
+}
+
+// conclude draws together what the turn did and what the store's Update
+// returned.
+func (f *flight) conclude(ctx context.Context, err error) {
+	err = presentable(err, f.stale, f.result)
+	stored := f.result != nil && err == nil
+	switch {
+	case f.bought != nil:
+		f.tell(ctx, RefreshSucceeded, f.result, nil)
+		if !stored {
+			f.tell(ctx, SaveFailed, f.result, err)
+			f.saveLater(ctx, f.key, f.bought)
+		}
+	case f.result != nil:
+		f.tell(ctx, SessionAdopted, f.result, nil)
+	case f.err == nil && err != nil:
+		f.err = fmt.Errorf("walletauth: no refresh without the store's exclusion: %w", err)
+	case f.err == nil:
+		f.err = errors.New("walletauth: TokenStore.Update did not call its function")
+	}
+	if stored && f.waiting != nil && f.unsaved.drop(f.key, f.waiting) {
+		f.tell(ctx, SavedLater, f.result, nil)
+	}
+	if f.err != nil && !errors.Is(f.err, ErrSessionExpired) && !errors.Is(f.err, ErrNoSession) {
+		f.tell(ctx, RefreshFailed, f.stale, f.err)
+	}
+}
+
+// tell makes an event, and remembers if OnEvent panicked.
+func (f *flight) tell(ctx context.Context, what EventType, s *Session, err error) {
+	e := eventOf(what, f.key, s, err)
+	e.Reason, e.Attempts = f.why, f.attempts
+	if !f.began.IsZero() {
+		e.Duration = f.clock.Now().Sub(f.began)
+	}
+	if hookErr := f.emit(ctx, e); f.hookErr == nil {
+		f.hookErr = hookErr
+	}
+}

@@ -1,0 +1,211 @@
+package walletauth
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Refresher trades a session's refresh token for a new session. The default
+// posts to BaseURL/users/refresh-token; replace it where refreshes go another
+// way, through a backend of your own for example.
+//
+// Refresh is called at most once at a time per key, inside of the store's
+// exclusion, and several times if it fails in a way that may pass: see
+// [RefreshError]. It must not change s, must return a new Session, and must be
+// safe for concurrent use. ctx ends after Transport.RefreshTimeout and carries
+// the values of the request that caused the refresh.
+type Refresher interface {
+	Refresh(ctx context.Context, s *Session) (*Session, error)
+}
+
+// maxReply bounds what is read of a reply that carries a session, and what is
+// held of a 401.
+const maxReply = 1 << 20
+
+const (
+	projectHeader = "X-Walletkit-Project-Id" // in the canonical form of net/http
+	sourceHeader  = "X-Walletkit-Token-Source"
+	authHeader    = "Authorization"
+)
+
+// httpRefresher is the default Refresher. It calls base directly and not
+// through an http.Client, which would follow a redirect and repeat the refresh
+// token to wherever it leads.
+type httpRefresher struct {
+	base    func() http.RoundTripper
+	url     string
+	project string // default: the session's
+	clock   *serverClock
+}
+
+func (r *httpRefresher) Refresh(ctx context.Context, s *Session) (*Session, error) {
+	req, err := r.request(ctx, s)
+	if err != nil {
+		return nil, &RefreshError{Err: err}
+	}
+	sent := r.clock.local()
+	resp, err := r.base().RoundTrip(req)
+	if err != nil {
+		return nil, &RefreshError{Err: err}
+	}
+	defer resp.Body.Close()
+	r.clock.learn(resp.Header, sent)
+	return r.read(resp)
+}
+
+func (r *httpRefresher) request(ctx context.Context, s *Session) (*http.Request, error) {
+	body, err := json.Marshal(struct {
+		SessionID    string `json:"session_id"`
+		RefreshToken string `json:"refresh_token"`
+	}{s.ID, s.RefreshToken})
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header = http.Header{
+		"Content-Type": {"application/json"},
+		"Accept":       {"application/json"},
+		projectHeader:  {cmp.Or(r.project, s.ProjectID)},
+	}
+	return req, nil
+}
+
+func (r *httpRefresher) read(resp *http.Response) (*Session, error) {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if resp.StatusCode != http.StatusOK {
+		return nil, r.refusal(resp, body)
+	}
+	if err != nil { // cut off on the way: the server has rotated, and may answer again
+		return nil, &RefreshError{Err: fmt.Errorf("read the reply: %w", err)}
+	}
+	if len(body) > maxReply {
+		return nil, &RefreshError{StatusCode: resp.StatusCode, Err: errors.New("the reply is larger than 1 MiB")}
+	}
+	s, err := decodeSession(body)
+	if err != nil {
+		return nil, &RefreshError{StatusCode: resp.StatusCode, Err: fmt.Errorf("the reply is no session: %w", err)}
+	}
+	return s, nil
+}
+
+// refusal describes a reply that is not a 200. Only an ErrorResponse with one
+// of three statuses speaks for WalletKit itself and ends the session; the same
+// status from a firewall or a proxy says nothing about it.
+func (r *httpRefresher) refusal(resp *http.Response, body []byte) *RefreshError {
+	e := &RefreshError{
+		StatusCode: resp.StatusCode,
+		RetryAfter: retryAfter(resp.Header, r.clock.now()),
+	}
+	code, message, ours := parseErrorResponse(body)
+	e.Code, e.Message = code, message
+	switch status := resp.StatusCode; {
+	case status == 400 || status == 401 || status == 403:
+		e.Err = errors.New("the reply is not WalletKit's: is a firewall or proxy in between?")
+		if ours {
+			e.Err = ErrSessionExpired
+		}
+	case status >= 300 && status < 400:
+		e.Err = errors.New("refreshes follow no redirect: check BaseURL")
+	case !transientStatus(status):
+		e.Err = errors.New("check BaseURL")
+	}
+	return e
+}
+
+// parseErrorResponse reads {"code": string or null, "error": string}.
+func parseErrorResponse(body []byte) (code, message string, ok bool) {
+	var reply struct {
+		Code  *string `json:"code"`
+		Error *string `json:"error"`
+	}
+	if json.Unmarshal(body, &reply) != nil || reply.Error == nil {
+		return "", "", false
+	}
+	if reply.Code != nil {
+		code = *reply.Code
+	}
+	return code, *reply.Error, true
+}
+
+// retryAfter reads the Retry-After field, seconds or a date (RFC 9110, section
+// 10.2.3), as a time from now. Zero means that there is none that makes sense.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	value := strings.TrimSpace(h.Get("Retry-After"))
+	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	date, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	return max(0, date.Sub(now))
+}
+
+func transientStatus(status int) bool {
+	return status == 0 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
+}
+
+// transient reports whether trying again at once may help.
+func transient(err error) bool {
+	var refused *RefreshError
+	if errors.As(err, &refused) {
+		return transientStatus(refused.StatusCode) && !errors.Is(err, ErrSessionExpired)
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// retryDelay is how long to wait after the given number of failures: 250 ms
+// doubling to 5 s, of which the second half is random so that processes that
+// failed together do not return together; longer if the server asks.
+func retryDelay(failures int, err error) time.Duration {
+	d := backoff(failures, 250*time.Millisecond, 5*time.Second)
+	d = d/2 + rand.N(d/2)
+	var refused *RefreshError
+	if errors.As(err, &refused) {
+		d = max(d, refused.RetryAfter)
+	}
+	return d
+}
+
+// backoff is first, doubled with every failure after the first, at most most.
+func backoff(failures int, first, most time.Duration) time.Duration {
+	d := first
+	for range failures - 1 {
+		if d *= 2; d >= most {
+			return most
+		}
+	}
+	return d
+}
+
+// checkReply says what is wrong with next as the successor of old, whoever
+// made it.
+func checkReply(old, next *Session, now time.Time) error {
+	if err := next.check(); err != nil {
+		return err
+	}
+	switch {
+	case old.UserID != "" && next.UserID != old.UserID:
+		return errors.New("the session is another user's")
+	case old.ProjectID != "" && next.ProjectID != old.ProjectID:
+		return errors.New("the session is another project's")
+	case !next.AccessTokenExpiresAt.After(now):
+		return errors.New("the session's access token has expired already")
+	}
+	return nil
+}

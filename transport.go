@@ -1,0 +1,275 @@
+package walletauth
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/benbjohnson/clock"
+)
+
+// Transport is an [http.RoundTripper] that keeps WalletKit sessions alive. Set
+// it as http.Client.Transport under an API client. For each request to WalletKit
+// it reads the session from Store, adds its access token, and refreshes the
+// session before the token expires or when the API answers 401; the request is
+// then sent again. All other requests pass through untouched.
+//
+// Store is required. Everything else is useful at zero. Fields must not be
+// changed after first use. A Transport is safe for concurrent use and must not
+// be copied; make one and share it, since refreshes are collapsed per
+// Transport and, between Transports, by the store.
+//
+// It starts no goroutine before it has something to do, and needs no Close. A
+// program that is about to end calls Shutdown, so that no refreshed session is
+// lost on its way to the store.
+type Transport struct {
+	// Store is where the sessions live. Required.
+	Store TokenStore
+
+	// ProjectID is sent as X-WalletKit-Project-ID. If empty, the session's
+	// project is sent.
+	ProjectID string
+
+	// BaseURL is the API: Testnet, Mainnet, or the address of a stand-in, with
+	// a path if the API is mounted below one. Only requests to its scheme,
+	// host and port and under its path get a token. If empty, Testnet.
+	BaseURL string
+
+	// Base sends the requests, and the refreshes too. If nil,
+	// http.DefaultTransport.
+	Base http.RoundTripper
+
+	// Key says whose session a request uses. If nil, what WithKey put into
+	// the request's context, "" if nothing. It is called with the caller's
+	// request, which it must not change.
+	Key func(*http.Request) string
+
+	// Refresher trades a session for a new one. If nil, POST
+	// BaseURL/users/refresh-token through Base.
+	Refresher Refresher
+
+	// TokenSource is sent as X-WalletKit-Token-Source beside a token. If
+	// empty, "walletkit".
+	TokenSource string
+
+	// RefreshBefore is how long before its expiry an access token is
+	// refreshed. Requests do not wait for it. If zero, a fifth of the token's
+	// lifetime, at most a minute. If negative, no refresh runs ahead. More
+	// than half of the lifetime counts as half.
+	//
+	// It does not affect the last moments before expiry, 10 seconds or a
+	// tenth of the lifetime, in which requests do wait.
+	RefreshBefore time.Duration
+
+	// RefreshTimeout bounds one refresh with all its retries, and apart from
+	// it the wait for the store's exclusion before and the saving after. If
+	// zero, 30 seconds. Negative is an error.
+	RefreshTimeout time.Duration
+
+	// MaxReplayBytes is how much of a request body is kept so that it can be
+	// sent again after a 401, where the request has no GetBody. If zero,
+	// 64 KiB. If negative, nothing is kept. A longer body is not sent again:
+	// its 401 is returned, and the session is refreshed for the next request.
+	MaxReplayBytes int64
+
+	// AllowHTTP permits a BaseURL with plain http to a host that is not
+	// loopback. Tokens then travel in clear.
+	AllowHTTP bool
+
+	// CaptureLogin saves the sessions that come by: a 2xx answer of
+	// /users/login-anonymously, /users/verify-login or /users/refresh-token
+	// is stored under the request's key before the caller sees it, and a 2xx
+	// of /users/logout deletes the session it was for. Answers longer than
+	// 1 MiB or without a complete session pass uncaptured.
+	//
+	// It is off by default because it trusts the key: a server that logs in
+	// many users without telling them apart by keys would hand each one the
+	// session of the last.
+	CaptureLogin bool
+
+	// Clock is where the time is read. If nil, clock.New() of
+	// github.com/benbjohnson/clock: the system's.
+	Clock Clock
+
+	// OnEvent is called for each thing worth knowing, LogEvents makes one. It
+	// is called synchronously by what it reports on, so it should return
+	// soon. The context carries the values of the request that caused the
+	// event. It may be called concurrently.
+	OnEvent func(context.Context, Event)
+
+	once   sync.Once // sets what follows
+	err    error     // what is wrong with the fields
+	api    endpoint
+	source []string // the value of X-WalletKit-Token-Source
+	keeper *keeper
+}
+
+var _ http.RoundTripper = (*Transport)(nil)
+
+// RoundTrip sends req with the token of its session and returns the answer,
+// whose Request is req itself and so holds no token. See [http.RoundTripper]
+// for the rest of the contract.
+//
+// The errors, apart from those of Base: a field of t is wrong or missing; the
+// request is for the other of Testnet and Mainnet; [ErrNoSession];
+// [ErrSessionExpired]; a [RefreshError] or the store's error where the token
+// has expired and could not be refreshed; that of the request's context if it
+// ended while waiting; t was shut down. A 401 that no refresh mends is not an
+// error but the response.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := t.ready(); err != nil {
+		return nil, refuse(req, err)
+	}
+	if !t.api.covers(req.URL) {
+		return t.passBy(req)
+	}
+	header, authorized := copyHeader(req.Header)
+	switch {
+	case authorized:
+		return t.sendOwn(req, header)
+	case t.api.isPublic(req):
+		return t.sendPublic(req, header)
+	default:
+		return t.sendSession(req, header)
+	}
+}
+
+// CloseIdleConnections closes the idle connections of Base, if it has such a
+// method. [http.Client.CloseIdleConnections] calls it.
+func (t *Transport) CloseIdleConnections() {
+	if base, ok := t.base().(interface{ CloseIdleConnections() }); ok {
+		base.CloseIdleConnections()
+	}
+}
+
+// Session returns a session that is fit to use now, refreshed if it was due,
+// for what no RoundTripper reaches: the handshake of a WebSocket, or a page
+// that gets a token. Whose it is, Key says of a GET request for BaseURL with
+// ctx; by default, what WithKey put into ctx. The result is the caller's own
+// copy.
+//
+// The errors are those of [Transport.RoundTrip] that concern the session.
+func (t *Transport) Session(ctx context.Context) (*Session, error) {
+	key, err := t.keyOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := t.keeper.fit(ctx, key, t.keeper.server.local())
+	if err != nil {
+		return nil, err
+	}
+	own := *s
+	return &own, nil
+}
+
+// KeepAlive keeps the session of ctx fresh without any traffic, so that the
+// first request after a quiet hour needs no wait. Whose it is, is determined
+// as for [Transport.Session]. It blocks; run it in a goroutine.
+//
+// It returns the error of ctx when that ends, [ErrNoSession] or
+// [ErrSessionExpired] when the session is gone or over, and an error that says
+// so after Shutdown. Failures that may pass it outlives.
+func (t *Transport) KeepAlive(ctx context.Context) error {
+	key, err := t.keyOf(ctx)
+	if err != nil {
+		return err
+	}
+	return t.keeper.keepAlive(ctx, key)
+}
+
+// Shutdown starts no further refresh, waits until those under way are finished
+// and stored, and stores what could not be stored so far, trying again for up
+// to RefreshTimeout or until ctx ends. Call it before a program ends. All
+// calls made later, requests included, fail; requests in flight go on, and get
+// their 401 if they meet one.
+//
+// The errors: ctx ended first, or sessions could not be stored, with the
+// store's error. It may be called again then, to try again.
+func (t *Transport) Shutdown(ctx context.Context) error {
+	if t.once.Do(t.configure); t.err != nil {
+		return t.err
+	}
+	return t.keeper.shutdown(ctx)
+}
+
+func (t *Transport) keyOf(ctx context.Context) (string, error) {
+	if err := t.ready(); err != nil {
+		return "", err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.api.url("/"), nil)
+	if err != nil {
+		return "", err
+	}
+	return t.key(req), nil
+}
+
+// ready says why t cannot work.
+func (t *Transport) ready() error {
+	if t.once.Do(t.configure); t.err != nil {
+		return t.err
+	}
+	if t.keeper.closed.Load() {
+		return errShutdown
+	}
+	return nil
+}
+
+// configure reads the fields, once.
+func (t *Transport) configure() {
+	if t.err = t.check(); t.err != nil {
+		return
+	}
+	t.source = []string{cmp.Or(t.TokenSource, "walletkit")}
+	var clk Clock = t.Clock
+	if clk == nil {
+		clk = clock.New()
+	}
+	server := &serverClock{clock: clk}
+	refresher := t.Refresher
+	if refresher == nil {
+		refresher = &httpRefresher{base: t.base, url: t.api.url(refreshPath), project: t.ProjectID, clock: server}
+	}
+	t.keeper = &keeper{
+		store: t.Store, refresher: refresher, clock: clk, server: server, onEvent: t.OnEvent,
+		before: t.RefreshBefore, timeout: cmp.Or(t.RefreshTimeout, 30*time.Second),
+		cooling:  pauses[*failure]{clock: clk, memory: time.Minute},
+		refusals: pauses[string]{clock: clk, memory: 10 * time.Minute},
+		flying:   make(map[string]*flight), closing: make(chan struct{}),
+	}
+}
+
+func (t *Transport) check() (err error) {
+	switch {
+	case t.Store == nil:
+		return errors.New("walletauth: Transport.Store is nil: set it, to a *walletauth.MemoryStore for example")
+	case t.Base == http.RoundTripper(t):
+		return errors.New("walletauth: Transport.Base is the Transport itself")
+	case !validHeaderValue(t.ProjectID):
+		return errors.New("walletauth: Transport.ProjectID cannot be sent in a header")
+	case !validHeaderValue(t.TokenSource):
+		return errors.New("walletauth: Transport.TokenSource cannot be sent in a header")
+	case t.RefreshTimeout < 0:
+		return errors.New("walletauth: Transport.RefreshTimeout is negative: use zero for the default of 30 s")
+	}
+	t.api, err = parseEndpoint(cmp.Or(t.BaseURL, Testnet), t.AllowHTTP)
+	return err
+}
+
+func (t *Transport) base() http.RoundTripper {
+	if t.Base == nil {
+		return http.DefaultTransport
+	}
+	return t.Base
+}
+
+func (t *Transport) key(req *http.Request) string {
+	if t.Key == nil {
+		return KeyFromContext(req.Context())
+	}
+	return t.Key(req)
+}
+
+func (t *Transport) maxReplay() int64 { return cmp.Or(t.MaxReplayBytes, 64<<10) }
