@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/walletauth/walletauth"
 )
 
 // Config says how a [Server] behaves. The zero value is a server as strict as
@@ -39,7 +41,7 @@ type Config struct {
 	// Clock is the server's time: tokens expire by it, replies are dated by
 	// it, delays wait for it. Default: the time of package time, which in a
 	// synctest bubble is the bubble's.
-	Clock clock
+	Clock walletauth.Clock
 
 	// TB, if set, is the test the server belongs to: every violation (see
 	// [Server.Violations]) is reported with TB.Errorf, and the server is
@@ -213,17 +215,11 @@ func (s *Server) now() time.Time {
 	return s.clock().Now().Add(time.Duration(s.offset.Load()))
 }
 
-func (s *Server) clock() clock {
+func (s *Server) clock() walletauth.Clock {
 	if s.config.Clock == nil {
 		return systemClock{}
 	}
 	return s.config.Clock
-}
-
-// clock is walletauth.Clock.
-type clock interface {
-	Now() time.Time
-	After(d time.Duration) <-chan time.Time
 }
 
 type systemClock struct{}

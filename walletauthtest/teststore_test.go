@@ -1,0 +1,160 @@
+package walletauthtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/walletauth/walletauth"
+)
+
+func TestMemoryStoreKeepsTheContract(t *testing.T) {
+	TestStore(t, func(*testing.T) walletauth.TokenStore { return new(walletauth.MemoryStore) })
+}
+
+func TestFuncStoreKeepsTheContract(t *testing.T) {
+	TestStore(t, func(*testing.T) walletauth.TokenStore {
+		var table walletauth.MemoryStore
+		return &walletauth.FuncStore{
+			LoadFunc: table.Load,
+			SaveFunc: func(ctx context.Context, key string, s *walletauth.Session) error {
+				return table.Update(context.WithoutCancel(ctx), key, become(s))
+			},
+		}
+	})
+}
+
+func TestStoresThatAreOddButRightPass(t *testing.T) {
+	for name, store := range map[string]func() walletauth.TokenStore{
+		"wraps ErrNoSession":                func() walletauth.TokenStore { return &wrappingStore{} },
+		"returns a new copy from each Load": func() walletauth.TokenStore { return &copyingStore{} },
+		"turns a panic of fn into an error": func() walletauth.TokenStore { return &recoveringStore{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			TestStore(t, func(*testing.T) walletauth.TokenStore { return store() })
+		})
+	}
+}
+
+type wrappingStore struct{ walletauth.MemoryStore }
+
+func (st *wrappingStore) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	s, err := st.MemoryStore.Load(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("wrapping store: %w", err)
+	}
+	return s, nil
+}
+
+type copyingStore struct{ walletauth.MemoryStore }
+
+func (st *copyingStore) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	s, err := st.MemoryStore.Load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	own := *s
+	return &own, nil
+}
+
+type recoveringStore struct{ walletauth.MemoryStore }
+
+func (st *recoveringStore) Update(ctx context.Context, key string, fn updateFunc) error {
+	return st.MemoryStore.Update(ctx, key, func(ctx context.Context, s *walletauth.Session) (_ *walletauth.Session, err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("fn panicked: %v", p)
+			}
+		}()
+		return fn(ctx, s)
+	})
+}
+
+// A *testing.T cannot be faked, so every wrong store is tested by another
+// process, whose failure is what is wanted.
+func TestSuiteFindsWrongStores(t *testing.T) {
+	for _, wrong := range wrongStores {
+		t.Run(wrong.name, func(t *testing.T) {
+			t.Parallel()
+			out := runWrongStore(t, wrong.name)
+			got := failedChecks(out)
+			for _, name := range wrong.mayFail {
+				got = slices.DeleteFunc(got, func(failed string) bool { return failed == name })
+			}
+			if diff := cmp.Diff(slices.Sorted(slices.Values(wrong.fails)), got); diff != "" {
+				t.Errorf("not those subtests fail that should (-want +got):\n%s\n%s", diff, out)
+			}
+			for _, c := range storeChecks {
+				if slices.Contains(wrong.fails, c.name) && !strings.Contains(out, "the rule is: "+c.rule) {
+					t.Errorf("%s: the failure does not name the rule %q", c.name, c.rule)
+				}
+			}
+		})
+	}
+}
+
+const wrongStoreEnv = "WALLETAUTHTEST_WRONG_STORE"
+
+func runWrongStore(t *testing.T, name string) string {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWrongStore$", "-test.v", "-test.timeout=5m")
+	// A race detector that has found something otherwise waits a second at the end.
+	cmd.Env = append(os.Environ(), wrongStoreEnv+"="+name, "GORACE=atexit_sleep_ms=0")
+	out, err := cmd.CombinedOutput()
+	if _, failed := errors.AsType[*exec.ExitError](err); !failed {
+		t.Errorf("the suite should fail: %v", err)
+	}
+	return string(out)
+}
+
+// TestWrongStore is the other process.
+func TestWrongStore(t *testing.T) {
+	name, ok := os.LookupEnv(wrongStoreEnv)
+	if !ok {
+		t.Skip("run by TestSuiteFindsWrongStores")
+	}
+	for _, wrong := range wrongStores {
+		if wrong.name == name {
+			testStore(t, func(*testing.T) walletauth.TokenStore { return wrong.store() }, 2*time.Second)
+		}
+	}
+}
+
+// failedChecks returns the names of the checks that failed, sorted. Package
+// testing prints underscores for spaces.
+func failedChecks(out string) []string {
+	var failed []string
+	for _, c := range storeChecks {
+		if strings.Contains(out, "--- FAIL: TestWrongStore/"+strings.ReplaceAll(c.name, " ", "_")+" (") {
+			failed = append(failed, c.name)
+		}
+	}
+	slices.Sort(failed)
+	return failed
+}
+
+func TestChecksAreNamedOnce(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, c := range storeChecks {
+		if seen[c.name] {
+			t.Errorf("two checks are called %q", c.name)
+		}
+		seen[c.name] = true
+	}
+}
+
+func TestOddKeysDiffer(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, key := range oddKeys {
+		if seen[key] {
+			t.Errorf("%.40q is there twice", key)
+		}
+		seen[key] = true
+	}
+}
