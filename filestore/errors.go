@@ -1,0 +1,112 @@
+package filestore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// Every error names the path at fault and ends in what to do about it.
+
+// refused is an error about what was found at path.
+func refused(path, what, mend string) error {
+	return fmt.Errorf("filestore: %s: %s: %s", path, what, mend)
+}
+
+// unreadable is an error about the content of a session file.
+func unreadable(path string, err error) error {
+	return fmt.Errorf("filestore: %s: %w: restore the file, or remove it and log in again: %s", path, err, removal(path))
+}
+
+// failed is an error of the system, the path in it replaced by the whole one.
+// access is the command that helps if it was a matter of permission.
+func failed(doing, path string, err error, access string) error {
+	var onPath *fs.PathError
+	var onLink *os.LinkError
+	if errors.As(err, &onPath) {
+		err = onPath.Err
+	} else if errors.As(err, &onLink) {
+		err = onLink.Err
+	}
+	return fmt.Errorf("filestore: %s %s: %w: %s", doing, path, err, advice(err, access))
+}
+
+func noDefault(err error) error {
+	return fmt.Errorf("filestore: there is no configuration folder: %w: set Store.Dir", err)
+}
+
+func advice(err error, access string) string {
+	switch {
+	case isDiskFull(err):
+		return "free some space; the session that was stored is as it was"
+	case isReadOnly(err):
+		return "make the file system writable, or set Store.Dir to a folder on one that is"
+	case errors.Is(err, fs.ErrPermission):
+		return "let this user in: " + access
+	case errors.Is(err, fs.ErrNotExist):
+		return "the folder was removed meanwhile; try again if that was meant"
+	}
+	return "see that the disk is healthy and its file system supports locks, or set Store.Dir to a folder where both holds"
+}
+
+func checkIsFolder(path string, info fs.FileInfo) error {
+	if info.Mode()&fs.ModeSymlink != 0 {
+		return refused(path, "it is a symbolic link, which others may turn elsewhere", "set Store.Dir to the folder itself, or remove the link: "+removal(path))
+	}
+	if !info.IsDir() {
+		return refused(path, "it is not a folder", "move it away, or set Store.Dir to a folder")
+	}
+	return nil
+}
+
+func checkFile(path string, info fs.FileInfo) error {
+	if info.Mode()&fs.ModeSymlink != 0 {
+		return refused(path, "it is a symbolic link, which others may turn elsewhere", "remove the link and log in again: "+removal(path))
+	}
+	if !info.Mode().IsRegular() {
+		return refused(path, "it is not a regular file", "move it away and log in again")
+	}
+	return checkPrivate(path, info, 0o600)
+}
+
+// checkPrivate refuses what others own or may open. It is an error and not
+// mended in silence: others may have read the tokens already, and only the
+// user can tell.
+func checkPrivate(path string, info fs.FileInfo, mode fs.FileMode) error {
+	if !mine(info) {
+		return refused(path, "it belongs to another user", own(path))
+	}
+	if exposed(info) {
+		return refused(path, fmt.Sprintf("other users may open it (mode %04o)", info.Mode().Perm()),
+			fmt.Sprintf("run %s, and log in again if one may have", grant(path, mode)))
+	}
+	return nil
+}
+
+func checkLocal(path string, allowNetwork bool) error {
+	if allowNetwork {
+		return nil
+	}
+	kind, err := networkFS(path)
+	if err != nil {
+		return failed("examine", path, err, grant(path, 0o700))
+	}
+	if kind == "" {
+		return nil
+	}
+	return refused(path, "it is on a network file system ("+kind+"), where locks may not exclude other machines and may be lost unnoticed, which costs the session",
+		"set Store.Dir to a local folder, or Store.AllowNetworkFS if no other machine uses this one")
+}
+
+// quoted is path as a shell takes it.
+func quoted(path string) string {
+	plain := func(r rune) bool {
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-+:,@", r)
+	}
+	if strings.ContainsFunc(path, func(r rune) bool { return !plain(r) }) {
+		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return path
+}

@@ -1,0 +1,49 @@
+//go:build unix
+
+package filestore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// mine reports whether this user owns the file. An owner may read it and
+// change its mode at will, whatever the mode says now.
+func mine(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
+}
+
+// exposed reports whether the mode lets in anybody but the owner.
+func exposed(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }
+
+// syncFolder makes a rename or a removal in it durable.
+func syncFolder(root *os.Root) error {
+	d, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	return firstError(d.Sync(), d.Close())
+}
+
+// retry calls fn once: an open file is in nobody's way on Unix.
+func retry(fn func() error) error { return fn() }
+
+func isDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+func isReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
+
+func grant(path string, mode fs.FileMode) string {
+	return fmt.Sprintf("chmod %o %s", mode, quoted(path))
+}
+
+func own(path string) string {
+	return fmt.Sprintf("as an administrator, run chown %d %s", os.Geteuid(), quoted(path))
+}
+
+func removal(path string) string { return "rm " + quoted(path) }
