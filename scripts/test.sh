@@ -1,0 +1,124 @@
+#!/bin/sh
+# Checks every module of the repository: gofmt, go vet for three systems,
+# staticcheck, the tests under the race detector, and a short round of fuzzing.
+# It prints a line for each module and stops at the first failure with its
+# output. Modules are found by their go.mod, so a new one needs no entry here.
+set -eu
+cd "$(dirname "$0")/.."
+
+min_coverage=95       # percent of the root package's statements, by its own tests
+fuzz_execs=20000x     # per target; a duration makes Go 1.26 fail now and then (go.dev/issue/75804)
+only_here="./bench"   # modules that promise nothing about other systems
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+log=$work/log
+started=$(date +%s)
+
+main() {
+	require_tools
+	for module in $(modules); do
+		check "$module"
+	done
+	fuzz
+	printf 'ok    everything, in %d s\n' $(($(date +%s) - started))
+}
+
+# The root comes first: if it is broken, so is what builds on it.
+modules() {
+	echo .
+	find . -mindepth 2 -name go.mod -not -path '*/.*' -not -path '*/testdata/*' -exec dirname {} \; | sort
+}
+
+require_tools() {
+	if ! command -v "$(go env CC)" >/dev/null; then
+		install_compiler
+	fi
+	step tools build_staticcheck
+}
+
+# The race detector links with cgo, which a machine with Go alone lacks.
+install_compiler() {
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		echo "go test -race needs a C compiler: install gcc and the C library's headers" >&2
+		exit 1
+	fi
+	echo "      installing gcc, which go test -race needs"
+	step "apt-get update" apt-get update
+	step "apt-get install" env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y --no-install-recommends gcc libc6-dev
+}
+
+build_staticcheck() {
+	go -C tools build -o "$work/staticcheck" honnef.co/go/tools/cmd/staticcheck
+}
+
+check() {
+	module=$1 since=$(date +%s) note=
+	if [ -z "$(cd "$module" && go list ./...)" ]; then
+		return # the tools: versions, no packages
+	fi
+	step "$module: gofmt" formatted
+	step "$module: go vet" in_module go vet ./...
+	if [ "$module" != "$only_here" ]; then
+		step "$module: go vet for Windows" in_module env GOOS=windows go vet ./...
+		step "$module: go vet for macOS" in_module env GOOS=darwin go vet ./...
+	fi
+	step "$module: staticcheck" in_module "$work/staticcheck" ./...
+	if [ "$module" = . ]; then
+		step "$module: tests" in_module go test -race -cover ./...
+		step "$module: coverage" covered
+	else
+		step "$module: tests" in_module go test -race ./...
+	fi
+	printf 'ok    %-24s %4d s%s\n' "$module" $(($(date +%s) - since)) "$note"
+}
+
+in_module() {
+	(cd "$module" && "$@")
+}
+
+# Nested modules are looked at when it is their turn, and the root sees them
+# too, which costs nothing.
+formatted() {
+	bad=$(gofmt -l "$module")
+	[ -z "$bad" ] || { echo "not as gofmt has it: $bad"; return 1; }
+}
+
+# The figure is in the tests' output, which is still in the log.
+covered() {
+	percent=$(awk '$1 == "ok" && $2 == "github.com/walletauth/walletauth" {
+		for (i = 3; i < NF; i++) if ($i == "coverage:") print $(i+1) + 0 }' "$log.before")
+	note=", coverage ${percent:-unknown} %"
+	awk -v have="${percent:-0}" -v want="$min_coverage" 'BEGIN { exit !(have >= want) }' || {
+		echo "the root package's tests cover ${percent:-an unknown number of} percent of its statements, not $min_coverage"
+		return 1
+	}
+}
+
+fuzz() {
+	since=$(date +%s) count=0
+	grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . >"$work/targets" || return 0
+	while IFS=: read -r file target; do
+		target=${target#func } module=$(dirname "$file") count=$((count + 1))
+		step "$module: fuzz $target" in_module go test -run '^$' -fuzz "^$target\$" -fuzztime "$fuzz_execs" .
+	done <"$work/targets"
+	printf 'ok    %-24s %4d s\n' "$count fuzz targets" $(($(date +%s) - since))
+}
+
+# step NAME COMMAND... runs the command in silence; if it fails, its output is
+# shown and this is the end.
+step() {
+	name=$1
+	shift
+	if [ -e "$log" ]; then mv "$log" "$log.before"; fi
+	if "$@" >"$log" 2>&1 </dev/null; then
+		return
+	fi
+	cat "$log"
+	echo "FAIL  $name"
+	exit 1
+}
+
+main
