@@ -96,6 +96,10 @@ func checkLocal(path string, allowNetwork bool) error {
 	if kind == "" {
 		return nil
 	}
+	return refuseNetwork(path, kind)
+}
+
+func refuseNetwork(path, kind string) error {
 	return refused(path, "it is on a network file system ("+kind+"), where locks may not exclude other machines and may be lost unnoticed, which costs the session",
 		"set Store.Dir to a local folder, or Store.AllowNetworkFS if no other machine uses this one")
 }

@@ -65,6 +65,8 @@ func newWorkerSide() *workerSide {
 
 func (w *workerSide) store() *filestore.Store { return &filestore.Store{Dir: w.dir} }
 
+func (w *workerSide) context() context.Context { return context.Background() }
+
 func (w *workerSide) number(i int) int {
 	n, err := strconv.Atoi(w.args[i])
 	if err != nil {
