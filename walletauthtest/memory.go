@@ -48,9 +48,9 @@ func (m memoryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 // serve closes the body of the request before the reply is over, so that a
 // client that has read the reply finds it closed.
 func (m memoryTransport) serve(reply *memoryReply, r *http.Request) {
-	completed := false
+	completed, body := false, r.Body // handlers may put another in its place
 	defer func() {
-		_ = r.Body.Close()
+		_ = body.Close()
 		if p := recover(); p != nil && p != any(http.ErrAbortHandler) {
 			panic(p)
 		}
@@ -140,10 +140,14 @@ func (m *memoryReply) Flush() {
 }
 
 func (m *memoryReply) begin() {
-	if !m.open {
-		m.open = true
-		close(m.begun)
+	if m.open {
+		return
 	}
+	if _, said := m.sent["Content-Type"]; !said && m.length > 0 {
+		m.sent.Set("Content-Type", http.DetectContentType(m.body.Bytes())) // as net/http does
+	}
+	m.open = true
+	close(m.begun)
 }
 
 func (m *memoryReply) changed() {
