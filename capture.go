@@ -92,7 +92,7 @@ func (k *keeper) commit(ctx context.Context, key string, u *unsavedSession, repl
 		return u.session
 	})
 	if err != nil {
-		_ = k.emit(ctx, eventOf(SaveFailed, key, u.session, presentable(err, u.session)))
+		_ = k.emit(ctx, eventOf(SaveFailed, key, u.session, scrub(err, u.session)))
 		k.saveLater(ctx, key, u)
 	}
 }

@@ -115,15 +115,16 @@ func under(p, base string) bool {
 	return p == base || strings.HasPrefix(p, base) && p[len(base)] == '/'
 }
 
-// relative is the path of u below the base path.
+// relative is the path of u below the base path, unescaped as a server sees it.
 func (e endpoint) relative(u *url.URL) string {
-	return strings.TrimPrefix(u.EscapedPath(), e.path)
+	return strings.TrimPrefix(u.Path, e.plainPath)
 }
 
 // isPublic reports whether a request that e covers is to an endpoint that
 // takes no token.
 func (e endpoint) isPublic(req *http.Request) bool {
-	return publicEndpoints[e.relative(req.URL)] == method(req)
+	p := e.relative(req.URL)
+	return strings.HasPrefix(p, "/users/") && publicEndpoints[p] == method(req)
 }
 
 func (e endpoint) isLogin(req *http.Request) bool {

@@ -144,30 +144,29 @@ func scrub(err error, sessions ...*Session) error {
 	if err == nil {
 		return nil
 	}
-	text := err.Error()
-	clean := scrubText(text, sessions...)
-	if clean == text {
-		return err
-	}
 	if refused, ok := err.(*RefreshError); ok { // stays one, for errors.As
 		c := *refused
 		c.Code, c.Message = scrubText(c.Code, sessions...), scrubText(c.Message, sessions...)
 		c.Err = scrub(c.Err, sessions...)
 		return &c
 	}
+	text := err.Error()
+	clean := scrubText(text, sessions...)
+	if clean == text {
+		return err
+	}
 	return &redacted{text: clean, is: func(target error) bool { return errors.Is(err, target) }}
 }
 
 // scrubText replaces the sessions' tokens in text, also where they were
-// escaped for a URL or quoted.
+// escaped for a URL, or quoted once or twice, as JSON in a log line is.
 func scrubText(text string, sessions ...*Session) string {
 	for _, s := range sessions {
 		if s == nil {
 			continue
 		}
 		for _, token := range []string{s.AccessToken, s.RefreshToken} {
-			quoted := strconv.Quote(token)
-			for _, form := range []string{token, quoted[1 : len(quoted)-1], url.QueryEscape(token), url.PathEscape(token)} {
+			for _, form := range []string{token, quote(token), quote(quote(token)), url.QueryEscape(token), url.PathEscape(token)} {
 				if form != "" {
 					text = strings.ReplaceAll(text, form, "[redacted]")
 				}
@@ -177,17 +176,19 @@ func scrubText(text string, sessions ...*Session) string {
 	return text
 }
 
+func quote(s string) string {
+	s = strconv.Quote(s)
+	return s[1 : len(s)-1]
+}
+
 // presentable is scrub for what may be a server's refusal, whose text is cut:
 // after scrubbing, as half a token would not be found.
 func presentable(err error, sessions ...*Session) error {
 	err = scrub(err, sessions...)
-	refused, ok := err.(*RefreshError)
-	if !ok || len(refused.Code) <= maxMessage && len(refused.Message) <= maxMessage {
-		return err
+	if refused, ok := err.(*RefreshError); ok { // scrub's own copy
+		refused.Code, refused.Message = cut(refused.Code), cut(refused.Message)
 	}
-	c := *refused
-	c.Code, c.Message = cut(c.Code), cut(c.Message)
-	return &c
+	return err
 }
 
 const maxMessage = 200

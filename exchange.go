@@ -29,8 +29,8 @@ func (t *Transport) passBy(req *http.Request) (*http.Response, error) {
 
 // sendOwn sends a request whose caller brought an Authorization: only the
 // project is added.
-func (t *Transport) sendOwn(req *http.Request, header http.Header) (*http.Response, error) {
-	t.addProject(req, header)
+func (t *Transport) sendOwn(req *http.Request, header http.Header, own ownHeaders) (*http.Response, error) {
+	t.addProject(req, header, own)
 	resp, err := t.send(req, header, req.Body)
 	if err == nil && t.CaptureLogin && t.api.isLogout(req) {
 		token := strings.TrimPrefix(req.Header.Get(authHeader), "Bearer ")
@@ -40,8 +40,8 @@ func (t *Transport) sendOwn(req *http.Request, header http.Header) (*http.Respon
 }
 
 // sendPublic sends a request to an endpoint that takes no token.
-func (t *Transport) sendPublic(req *http.Request, header http.Header) (*http.Response, error) {
-	t.addProject(req, header)
+func (t *Transport) sendPublic(req *http.Request, header http.Header, own ownHeaders) (*http.Response, error) {
+	t.addProject(req, header, own)
 	resp, err := t.send(req, header, req.Body)
 	if err == nil && t.CaptureLogin && t.api.isLogin(req) {
 		return t.captureLogin(req, resp)
@@ -51,7 +51,10 @@ func (t *Transport) sendPublic(req *http.Request, header http.Header) (*http.Res
 
 // addProject adds the project where no session is needed. It asks the store
 // only if it must, and does without: before a login there is no session.
-func (t *Transport) addProject(req *http.Request, header http.Header) {
+func (t *Transport) addProject(req *http.Request, header http.Header, own ownHeaders) {
+	if own.project {
+		return
+	}
 	project := t.ProjectID
 	if project == "" {
 		if s, err := t.keeper.load(req.Context(), t.key(req)); err == nil {
@@ -59,7 +62,7 @@ func (t *Transport) addProject(req *http.Request, header http.Header) {
 		}
 	}
 	if project != "" && validHeaderValue(project) {
-		setDefault(header, projectHeader, []string{project})
+		header[projectHeader] = []string{project}
 	}
 }
 
@@ -67,6 +70,7 @@ func (t *Transport) addProject(req *http.Request, header http.Header) {
 type exchange struct {
 	req     *http.Request
 	header  http.Header // a copy, to which the token is added
+	own     ownHeaders  // what the caller had set
 	key     string
 	session *Session
 	sent    time.Time   // by the local clock
@@ -75,8 +79,8 @@ type exchange struct {
 
 // sendSession sends a request with the token of its session, and deals with a
 // 401.
-func (t *Transport) sendSession(req *http.Request, header http.Header) (*http.Response, error) {
-	x := exchange{req: req, header: header, key: t.key(req), sent: t.keeper.server.local()}
+func (t *Transport) sendSession(req *http.Request, header http.Header, own ownHeaders) (*http.Response, error) {
+	x := exchange{req: req, header: header, own: own, key: t.key(req), sent: t.keeper.server.local()}
 	var err error
 	if x.session, err = t.keeper.fit(req.Context(), x.key, x.sent); err == nil {
 		err = t.authorize(x)
@@ -132,8 +136,12 @@ func (t *Transport) authorize(x exchange) error {
 		t.keeper.last.Store(b)
 	}
 	x.header[authHeader] = b.auth[:]
-	setDefault(x.header, projectHeader, b.project[:])
-	setDefault(x.header, sourceHeader, t.source)
+	if !x.own.project {
+		x.header[projectHeader] = b.project[:]
+	}
+	if !x.own.source {
+		x.header[sourceHeader] = t.source
+	}
 	return nil
 }
 
@@ -152,28 +160,35 @@ func (t *Transport) newBearer(key string, s *Session) (*bearer, error) {
 	return b, nil
 }
 
-// copyHeader copies h with room for our three fields, and reports whether the
-// caller has set an Authorization. A field that stands in the map in another
-// case than net/http's, put there past Header.Set, is the same field and comes
-// out in the usual case; one without a value counts as not set.
-func copyHeader(h http.Header) (out http.Header, authorized bool) {
+// ownHeaders are those of the three that the caller has set.
+type ownHeaders struct{ authorization, project, source bool }
+
+// copyHeader copies h with room for our three fields. A field that stands in
+// the map in another case than net/http's, put there past Header.Set, is the
+// same field and comes out in the usual case; one without a value counts as
+// not set.
+func copyHeader(h http.Header) (out http.Header, own ownHeaders) {
 	out = make(http.Header, len(h)+missing(h))
 	for name, values := range h {
-		if ours := ourName(name); ours != "" {
+		if ours := own.find(name); ours != "" {
 			if !hasValue(values) || name != ours && out[ours] != nil {
 				continue
 			}
+			own.set(ours)
 			name = ours
 		}
 		out[name] = values
 	}
-	return out, out[authHeader] != nil
+	return out, own
 }
 
-// missing counts our fields that h lacks. Up to eight fields fit into the
-// smallest map there is, so that the exact number saves two allocations.
+// missing counts our fields that h lacks, where it matters: up to eight fields
+// fit into the smallest map there is, which saves two allocations.
 func missing(h http.Header) int {
 	n := 3
+	if len(h) <= 5 {
+		return n
+	}
 	for _, name := range [...]string{authHeader, projectHeader, sourceHeader} {
 		if _, ok := h[name]; ok {
 			n--
@@ -182,8 +197,8 @@ func missing(h http.Header) int {
 	return n
 }
 
-// ourName returns the canonical name if name is one of our three.
-func ourName(name string) string {
+// find returns the canonical name if name is one of our three.
+func (ownHeaders) find(name string) string {
 	switch {
 	case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
 		return authHeader
@@ -196,14 +211,19 @@ func ourName(name string) string {
 	}
 }
 
-func hasValue(values []string) bool {
-	return slices.ContainsFunc(values, func(v string) bool { return v != "" })
+func (o *ownHeaders) set(name string) {
+	switch name {
+	case authHeader:
+		o.authorization = true
+	case projectHeader:
+		o.project = true
+	case sourceHeader:
+		o.source = true
+	}
 }
 
-func setDefault(h http.Header, name string, values []string) {
-	if h[name] == nil {
-		h[name] = values
-	}
+func hasValue(values []string) bool {
+	return slices.ContainsFunc(values, func(v string) bool { return v != "" })
 }
 
 // mend deals with a 401: it finds the session that replaces the one the request

@@ -22,6 +22,7 @@ type flight struct {
 	failOnce sync.Once
 
 	// Written by the turn inside of the store's Update, read after it.
+	stored   *Session        // what the store held
 	began    time.Time       // when the first attempt was sent
 	attempts int             // sent
 	result   *Session        // what those who wait get
@@ -72,6 +73,7 @@ func (f *flight) turn(ctx, excl context.Context, current *Session) (*Session, er
 		f.result = cmp.Or(f.bought.settle(current), f.result)
 		return f.bought.settle(current), nil
 	}
+	f.stored = current
 	newest := current
 	if f.waiting = f.unsaved.of(f.key); f.waiting != nil {
 		newest = f.waiting.settle(current)
@@ -207,12 +209,12 @@ func (f *flight) lookAgain(ctx context.Context, s *Session, err error) *Session 
 // conclude draws together what the turn did and what the store's Update
 // returned.
 func (f *flight) conclude(ctx context.Context, err error) {
-	err = presentable(err, f.stale, f.result)
-	stored := f.result != nil && err == nil
+	err = scrub(err, f.stale, f.stored, f.result)
+	saved := f.result != nil && err == nil
 	switch {
 	case f.bought != nil:
 		f.tell(ctx, RefreshSucceeded, f.result, nil)
-		if !stored {
+		if !saved {
 			f.tell(ctx, SaveFailed, f.result, err)
 			f.saveLater(ctx, f.key, f.bought)
 		}
@@ -223,7 +225,7 @@ func (f *flight) conclude(ctx context.Context, err error) {
 	case f.err == nil:
 		f.err = errors.New("walletauth: TokenStore.Update did not call its function")
 	}
-	if stored && f.waiting != nil && f.unsaved.drop(f.key, f.waiting) {
+	if saved && f.waiting != nil && f.unsaved.drop(f.key, f.waiting) {
 		f.tell(ctx, SavedLater, f.result, nil)
 	}
 	if f.err != nil && !errors.Is(f.err, ErrSessionExpired) && !errors.Is(f.err, ErrNoSession) {

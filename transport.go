@@ -126,14 +126,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !t.api.covers(req.URL) {
 		return t.passBy(req)
 	}
-	header, authorized := copyHeader(req.Header)
+	header, own := copyHeader(req.Header)
 	switch {
-	case authorized:
-		return t.sendOwn(req, header)
+	case own.authorization:
+		return t.sendOwn(req, header, own)
 	case t.api.isPublic(req):
-		return t.sendPublic(req, header)
+		return t.sendPublic(req, header, own)
 	default:
-		return t.sendSession(req, header)
+		return t.sendSession(req, header, own)
 	}
 }
 

@@ -140,9 +140,8 @@ func (k *keeper) save(ctx context.Context, key string) error {
 	if u == nil {
 		return nil
 	}
-	err := k.update(ctx, key, func(current *Session) *Session { return u.settle(current) })
-	if err != nil {
-		return presentable(err, u.session)
+	if err := k.update(ctx, key, u.settle); err != nil {
+		return scrub(err, u.session)
 	}
 	if k.unsaved.drop(key, u) {
 		_ = k.emit(ctx, eventOf(SavedLater, key, u.session, nil)) // its panic is nobody's error here
@@ -155,11 +154,14 @@ func (k *keeper) save(ctx context.Context, key string) error {
 func (k *keeper) update(ctx context.Context, key string, change func(current *Session) *Session) error {
 	ctx, cancel := withTimeout(ctx, k.clock, k.timeout)
 	defer cancel()
-	return guarded("TokenStore.Update", func() error {
+	var before *Session
+	err := guarded("TokenStore.Update", func() error {
 		return k.store.Update(ctx, key, func(_ context.Context, current *Session) (*Session, error) {
+			before = current
 			return change(current), nil
 		})
 	})
+	return scrub(err, before)
 }
 
 // begin announces work that Shutdown waits for, and returns what to call at its
