@@ -84,7 +84,7 @@ func (t *Transport) capture(req *http.Request, resp *http.Response, u *unsavedSe
 // it to be stored later.
 func (k *keeper) commit(ctx context.Context, key string, u *unsavedSession, replaces func(*Session) bool) {
 	defer k.begin()()
-	err := k.update(ctx, key, func(current *Session) *Session {
+	err := k.change(ctx, key, func(current *Session) *Session {
 		if !replaces(current) {
 			return current
 		}

@@ -21,8 +21,10 @@ func refuse(req *http.Request, err error) error {
 
 // passBy sends what is none of WalletKit's, redirects away from it included.
 func (t *Transport) passBy(req *http.Request) (*http.Response, error) {
-	if err := t.api.mixup(req.URL); err != nil && req.Header.Get(authHeader) == "" {
-		return nil, refuse(req, err)
+	if err := t.api.mixup(req.URL); err != nil {
+		if _, own := copyHeader(req.Header); !own.authorization {
+			return nil, refuse(req, err)
+		}
 	}
 	return t.base().RoundTrip(req)
 }
@@ -30,16 +32,15 @@ func (t *Transport) passBy(req *http.Request) (*http.Response, error) {
 // sendOwn sends a request whose caller brought an Authorization: only the
 // project is added.
 func (t *Transport) sendOwn(req *http.Request, header http.Header, own ownHeaders) (*http.Response, error) {
-	t.addProject(req, header, own)
-	resp, err := t.send(req, header, req.Body)
+	_, token, _ := strings.Cut(header.Get(authHeader), " ")
+	resp, err := t.sendPublic(req, header, own)
 	if err == nil && t.CaptureLogin && t.api.isLogout(req) {
-		token := strings.TrimPrefix(req.Header.Get(authHeader), "Bearer ")
 		return t.captureLogout(req, resp, &Session{AccessToken: token})
 	}
 	return resp, err
 }
 
-// sendPublic sends a request to an endpoint that takes no token.
+// sendPublic sends a request that takes no token of ours.
 func (t *Transport) sendPublic(req *http.Request, header http.Header, own ownHeaders) (*http.Response, error) {
 	t.addProject(req, header, own)
 	resp, err := t.send(req, header, req.Body)
@@ -124,11 +125,20 @@ type bearer struct {
 	auth, project [1]string
 }
 
+const bearerPrefix = "Bearer "
+
+// is reports whether b is the session s of key. It compares what would be
+// sent: a store may return the same session at another address each time, or,
+// though it should not, another one at the same address.
+func (b *bearer) is(key string, s *Session) bool {
+	return b != nil && b.key == key && b.auth[0][len(bearerPrefix):] == s.AccessToken && b.session.ProjectID == s.ProjectID
+}
+
 // authorize adds the session's headers to the exchange, but none that the
 // caller has set.
 func (t *Transport) authorize(x exchange) error {
 	b := t.keeper.last.Load()
-	if b == nil || b.session != x.session || b.key != x.key {
+	if !b.is(x.key, x.session) {
 		var err error
 		if b, err = t.newBearer(x.key, x.session); err != nil {
 			return err
@@ -147,7 +157,7 @@ func (t *Transport) authorize(x exchange) error {
 
 func (t *Transport) newBearer(key string, s *Session) (*bearer, error) {
 	b := &bearer{key: key, session: s}
-	b.auth[0] = "Bearer " + s.AccessToken
+	b.auth[0] = bearerPrefix + s.AccessToken
 	if b.project[0] = t.ProjectID; b.project[0] == "" {
 		b.project[0] = s.ProjectID
 	}

@@ -140,7 +140,7 @@ func (k *keeper) save(ctx context.Context, key string) error {
 	if u == nil {
 		return nil
 	}
-	if err := k.update(ctx, key, u.settle); err != nil {
+	if err := k.change(ctx, key, u.settle); err != nil {
 		return scrub(err, u.session)
 	}
 	if k.unsaved.drop(key, u) {
@@ -149,16 +149,16 @@ func (k *keeper) save(ctx context.Context, key string) error {
 	return nil
 }
 
-// update changes the session of key by a function that cannot fail and takes
+// change changes the session of key by a function that cannot fail and takes
 // no time.
-func (k *keeper) update(ctx context.Context, key string, change func(current *Session) *Session) error {
+func (k *keeper) change(ctx context.Context, key string, to func(current *Session) *Session) error {
 	ctx, cancel := withTimeout(ctx, k.clock, k.timeout)
 	defer cancel()
 	var before *Session
 	err := guarded("TokenStore.Update", func() error {
 		return k.store.Update(ctx, key, func(_ context.Context, current *Session) (*Session, error) {
 			before = current
-			return change(current), nil
+			return to(current), nil
 		})
 	})
 	return scrub(err, before)
