@@ -390,3 +390,16 @@ func BenchmarkUpdate(b *testing.B) {
 		save(b, st, "k", 1)
 	}
 }
+
+func TestMissingConfigurationFolderIsAnError(t *testing.T) {
+	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "AppData"} {
+		t.Setenv(name, "")
+	}
+	st := &filestore.Store{}
+	_, err := st.Load(t.Context(), "k")
+	for _, err := range []error{err, st.Update(t.Context(), "k", put(1))} {
+		if err == nil || errors.Is(err, walletauth.ErrNoSession) || !strings.Contains(err.Error(), "set Store.Dir") {
+			t.Errorf("error %v, want one that says what to set", err)
+		}
+	}
+}
