@@ -62,10 +62,14 @@ func parseEndpoint(base string, allowHTTP bool) (endpoint, error) {
 	case u.Scheme == "http" && !allowHTTP && !loopback(u.Hostname()):
 		return endpoint{}, fmt.Errorf("walletauth: Transport.BaseURL would send tokens to %s over plain http: use https, or set AllowHTTP", u.Host)
 	}
-	return endpoint{
+	e := endpoint{
 		scheme: u.Scheme, host: canonicalHost(u),
 		path: strings.TrimRight(u.EscapedPath(), "/"), plainPath: strings.TrimRight(u.Path, "/"),
-	}, nil
+	}
+	if e.path != "" && !e.coversPath(u) { // then no request could be under it
+		return endpoint{}, errors.New("walletauth: Transport.BaseURL has a path with empty or dot segments: remove them")
+	}
+	return e, nil
 }
 
 func loopback(host string) bool {
