@@ -125,7 +125,6 @@ func (k *keeper) refreshOrMakeDo(ctx context.Context, key string, s *Session) (*
 	if err != nil {
 		return s, nil
 	}
-	now := k.server.now()
 	select {
 	case r := <-done:
 		next, err := landed(r)
@@ -134,12 +133,26 @@ func (k *keeper) refreshOrMakeDo(ctx context.Context, key string, s *Session) (*
 		}
 		return next, err
 	case <-f.failing:
+		if !k.valid(s) {
+			return k.refresh(ctx, key, s, Expired)
+		}
 		return s, nil
-	case <-k.clock.After(k.policy(s, now).lastCall(s.AccessTokenExpiresAt, now)):
+	case <-k.lastCall(s):
 		return s, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// lastCall fires when a request that waits has to leave if s is to arrive in
+// time. It never does if that is so already: only a new token will do then.
+func (k *keeper) lastCall(s *Session) <-chan time.Time {
+	now := k.server.now()
+	left := k.policy(s, now).lastCall(s.AccessTokenExpiresAt, now)
+	if left <= 0 {
+		return nil
+	}
+	return k.clock.After(left)
 }
 
 // refresh waits for a session newer than stale. A flight that was up already
