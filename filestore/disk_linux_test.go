@@ -24,7 +24,7 @@ func startOnDisk(t *testing.T, name string) *process {
 	t.Helper()
 	dir := private(t)
 	cmd := exec.Command(os.Args[0], dir)
-	cmd.Env = append(os.Environ(), workerEnv+"="+name)
+	cmd.Env = workerEnviron(name)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {

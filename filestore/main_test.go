@@ -88,9 +88,15 @@ type process struct {
 func start(t testing.TB, name, dir string, args ...any) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], append([]string{dir}, strings.Fields(fmt.Sprintln(args...))...)...)
-	cmd.Env = append(os.Environ(), workerEnv+"="+name)
+	cmd.Env = workerEnviron(name)
 	cmd.Stderr = os.Stderr
 	return startCommand(t, cmd)
+}
+
+// workerEnviron makes a process a worker. Under the race detector it would
+// linger for a second before it ends.
+func workerEnviron(name string) []string {
+	return append(os.Environ(), workerEnv+"="+name, "GORACE=atexit_sleep_ms=0")
 }
 
 func startCommand(t testing.TB, cmd *exec.Cmd) *process {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/filestore"
+	"github.com/walletauth/walletauth/walletauthtest"
 )
 
 // countWorker adds one to the session's number, args[0] times.
@@ -264,4 +265,10 @@ func pause(t *testing.T, d time.Duration) {
 	case <-time.After(d):
 	case <-t.Context().Done():
 	}
+}
+
+func TestStoreKeepsTheContractBetweenProcesses(t *testing.T) {
+	walletauthtest.TestProcesses(t,
+		func(t *testing.T) string { return t.TempDir() },
+		func(_ *testing.T, dir string) walletauth.TokenStore { return &filestore.Store{Dir: dir} })
 }
