@@ -20,9 +20,10 @@
 // # How a request goes
 //
 // Only a request to the scheme, host and port of Transport.BaseURL and under
-// its path gets a token; all others, redirects to elsewhere included, pass
-// through as they are. The store is asked for the session of the request's key,
-// a copy of the request gets three headers (Authorization,
+// its path gets a token. All others, redirects to elsewhere included, pass
+// through as they are; but one to Mainnet through a Transport for Testnet, or the
+// reverse, is refused as the mix-up that it is. The store is asked for the session
+// of the request's key, a copy of the request gets three headers (Authorization,
 // X-WalletKit-Project-ID and X-WalletKit-Token-Source) and goes out through
 // Transport.Base. A header that the caller has set is kept, and with an
 // Authorization of the caller's own nothing is refreshed. The endpoints that log
@@ -58,7 +59,9 @@
 // is sent again with that one; otherwise it waits for a refresh. It is sent
 // again once, and only if its body can be: there is none, it has a GetBody, or
 // it fitted into Transport.MaxReplayBytes. In all other cases the caller gets
-// the 401 as it came. A request is never sent again as another user.
+// the 401 as it came. A request is never sent again as another user, and an
+// endpoint that refuses even new tokens does not have every request rotate the
+// session.
 //
 // # Stores and several processes
 //
