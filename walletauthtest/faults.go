@@ -16,16 +16,19 @@ import (
 // none of these is set, served as usual. The zero Fault therefore does
 // nothing, which lets a request pass between two that fail.
 //
-//	Fault{Delay: time.Second}                                   // slow
-//	Fault{Status: 503, Header: http.Header{"Retry-After": {"2"}}} // overloaded
-//	Fault{Status: 307, Header: http.Header{"Location": {url}}}    // redirected
-//	Fault{Body: "<html>Hotel WLAN</html>"}                      // somebody else's 200
-//	Fault{Drop: true}                                           // no answer, nothing has happened
-//	Fault{Drop: true, After: true}                              // no answer, but the token has rotated
+//	// Slow, overloaded, redirected, somebody else's 200:
+//	Fault{Delay: time.Second}
+//	Fault{Status: 503, Header: http.Header{"Retry-After": {"2"}}}
+//	Fault{Status: 307, Header: http.Header{"Location": {url}}}
+//	Fault{Body: "<html>Log in to this network</html>"}
+//
+//	// No answer, and nothing has happened; no answer, and the token is spent:
+//	Fault{Drop: true}
+//	Fault{Drop: true, After: true}
 type Fault struct {
-	// Do, if set, is called first, in the goroutine of the request: to tell
-	// the test that the request is there, or to hold it until the test says so. It
-	// must not read the body.
+	// Do, if set, is called before Delay, in the goroutine of the request: to
+	// tell the test that the request is there or, with After, that it has taken
+	// effect, and to hold it until the test says so. It must not read the body.
 	Do func(*http.Request)
 	// Delay holds the request, by the server's clock. It ends early, and the
 	// request with it, when the client leaves or the server is closed.
@@ -58,8 +61,8 @@ const API = ""
 // negative. Further calls queue up behind: their faults strike when the ones
 // before are used up. endpoint is a constant of this package or a pattern given
 // to [Server.Handle]; any other panics, as a fault that never strikes would
-// make a test pass for no reason. With [API], f befalls whichever endpoint with a
-// bearer is called next; faults of the endpoint itself go first.
+// make a test pass for no reason. With [API], f befalls whichever endpoint with
+// a bearer is called next; faults of the endpoint itself go first.
 func (s *Server) Fail(endpoint string, n int, f Fault) { s.faults.add(endpoint, n, f) }
 
 // FailRefresh is Fail for refreshes.
@@ -128,12 +131,12 @@ func (fs *faults) take(e *endpoint) (Fault, bool) {
 // strike serves a request that f befalls.
 func (s *Server) strike(f Fault, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	s.counters.add(func(c *Stats) { c.Faults++ })
-	if f.Do != nil {
-		f.Do(r)
-	}
 	unsent := httptest.NewRecorder()
 	if f.After {
 		serve(unsent, r)
+	}
+	if f.Do != nil {
+		f.Do(r)
 	}
 	if !s.hold(r.Context(), f.Delay) || f.Drop {
 		panic(http.ErrAbortHandler) // net/http's way to hang up

@@ -198,6 +198,20 @@ func TestClientThatHangsUpEndsADelay(t *testing.T) {
 	c.mustRefresh(s)
 }
 
+// Do runs in between: the token is spent, the answer has not left.
+func TestDoSeesTheEffectWithAfter(t *testing.T) {
+	for after, want := range map[bool]int{false: 0, true: 1} {
+		srv := walletauthtest.NewServer(walletauthtest.Config{TB: t})
+		c, s := newClient(t, srv), srv.Login("user-1")
+		got := -1
+		srv.FailRefresh(1, fault{After: after, Do: func(*http.Request) { got = srv.Refreshes(s.ID) }})
+		c.mustRefresh(s)
+		if got != want {
+			t.Errorf("After is %v: Do sees %d refreshes, want %d", after, got, want)
+		}
+	}
+}
+
 func TestCloseEndsDelays(t *testing.T) {
 	for form, newServer := range servers {
 		t.Run(form, func(t *testing.T) {

@@ -37,7 +37,7 @@ func (m memoryTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	select {
 	case <-reply.begun:
 	case <-r.Context().Done():
-		return nil, context.Cause(ctx)
+		return nil, context.Cause(r.Context())
 	}
 	if reply.status == 0 {
 		return nil, fmt.Errorf("walletauthtest: the connection was dropped: %w", io.EOF)
@@ -224,7 +224,7 @@ var errBodyClosed = errors.New("walletauthtest: read on closed response body")
 
 func (b replyBody) Read(p []byte) (int, error) {
 	for {
-		n, err, more := b.next(p)
+		n, more, err := b.next(p)
 		if n > 0 || err != nil || len(p) == 0 {
 			return n, err
 		}
@@ -236,13 +236,13 @@ func (b replyBody) Read(p []byte) (int, error) {
 	}
 }
 
-func (b replyBody) next(p []byte) (int, error, <-chan struct{}) {
+func (b replyBody) next(p []byte) (n int, more <-chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.body.Len() == 0 {
-		return 0, b.err, b.more
+		return 0, b.more, b.err
 	}
-	n, _ := b.body.Read(p) // not empty, so no error
+	n, _ = b.body.Read(p) // not empty, so no error
 	return n, nil, nil
 }
 

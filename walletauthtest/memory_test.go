@@ -2,16 +2,20 @@ package walletauthtest_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/walletauthtest"
 )
 
@@ -206,4 +210,80 @@ func TestMemoryHeadHasNoBody(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A hundred requests at an expiry, five minutes from now, in no time.
+func TestTransportInABubble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := walletauthtest.NewUnstartedServer(walletauthtest.Config{TB: t})
+		store := new(walletauth.MemoryStore)
+		if err := walletauth.Save(t.Context(), store, "", srv.Login("user-1")); err != nil {
+			t.Fatal(err)
+		}
+		client := &http.Client{Transport: &walletauth.Transport{
+			Store: store, BaseURL: srv.URL, Base: srv.RoundTripper(),
+		}}
+		time.Sleep(5 * time.Minute)
+		srv.FailRefresh(1, fault{Delay: time.Second})
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				resp, err := client.Get(srv.URL + "/wallets")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp.Body.Close()
+				if resp.StatusCode != 200 {
+					t.Errorf("status %s, want 200", resp.Status)
+				}
+			})
+		}
+		all.Wait()
+		want := walletauthtest.Stats{Requests: 101, Faults: 1, Refreshes: 1}
+		if diff := cmp.Diff(want, srv.Stats()); diff != "" {
+			t.Errorf("Stats (-want +got):\n%s", diff)
+		}
+		if got, err := store.Load(t.Context(), ""); err != nil || !cmp.Equal(srv.Sessions("user-1"), []*walletauth.Session{got}) {
+			t.Errorf("the store has %v, %v, and the server %v", got, err, srv.Sessions("user-1"))
+		}
+	})
+}
+
+// Whatever is sent is answered, and what is refused is refused with an
+// ErrorResponse.
+func FuzzRequests(f *testing.F) {
+	f.Add("POST", "/users/refresh-token", "application/json", `{"session_id":"s","refresh_token":"r"}`)
+	f.Add("POST", "/users/verify-login", "application/json", `{"passkey_credential_assertion_response":{"response":{"clientDataJSON":"e30"}}}`)
+	f.Add("POST", "/wallets", "application/json; charset=utf-8", `{"network":"Base","name":"n","control_mode":"user"}`)
+	f.Add("GET", "/users/session-challenge", "", "")
+	f.Fuzz(func(t *testing.T, method, path, contentType, body string) {
+		srv := walletauthtest.NewUnstartedServer(walletauthtest.Config{})
+		defer srv.Close()
+		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+"/", strings.NewReader(body))
+		if err != nil {
+			t.Skip(err)
+		}
+		req.URL.Path = path
+		for name, values := range bearer(srv.Login("user-1").AccessToken) {
+			req.Header[name] = values
+		}
+		if strings.HasPrefix(path, "/users/") {
+			req.Header.Del("Authorization")
+		}
+		req.Header.Set("X-WalletKit-Project-ID", "project")
+		req.Header.Set("Content-Type", contentType)
+		resp, err := srv.RoundTripper().RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var refusal struct{ Error string }
+		if resp.StatusCode < 400 || method == "HEAD" {
+			return
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&refusal); err != nil || refusal.Error == "" || resp.StatusCode >= 500 {
+			t.Errorf("status %s, error %q, %v", resp.Status, refusal.Error, err)
+		}
+	})
 }

@@ -152,7 +152,8 @@ func (s *Server) listen() *httptest.Server {
 }
 
 // Close ends all delays, waits until no request is being served, and closes
-// the socket. Requests that come later fail. It may be called twice.
+// the socket. Requests that come later fail. It may be called twice. It waits
+// for a Fault.Do that has not returned, and for the handlers of Handle, too.
 func (s *Server) Close() {
 	s.close()
 	s.mu.Lock()
@@ -174,9 +175,10 @@ func (s *Server) Client() *http.Client {
 	return s.socket.Client()
 }
 
-// Handle adds an endpoint that takes a session's bearer. handler is called
-// once the headers have been checked and finds the user with [UserID]; the
-// body is left to it, so it may stream or hijack the connection. pattern is one of
+// Handle adds an endpoint that takes a session's bearer. handler is called once
+// the headers have been checked and finds the user with [UserID]; the body is
+// left to it, so it may stream or, over a
+// socket, hijack the connection. pattern is one of
 // [http.ServeMux]; it panics if that is malformed or taken.
 func (s *Server) Handle(pattern string, handler http.Handler) {
 	s.route(&endpoint{pattern: pattern, bearer: true, custom: handler})
@@ -190,7 +192,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.serving.Done()
 	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 	s.counters.add(func(c *Stats) { c.Requests++ })
-	if clean := path.Clean(r.URL.Path); clean != r.URL.Path {
+	if clean := path.Clean("/" + r.URL.Path); r.URL.Path != clean && r.URL.Path != clean+"/" {
 		s.notFound(w, r) // ServeMux would redirect, which the API does not
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/benbjohnson/clock"
 	"github.com/google/go-cmp/cmp"
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/walletauthtest"
@@ -121,23 +122,44 @@ func (c *client) wantRefusal(what string, r reply, status int, message string) {
 
 const unauthorized = "No valid API key provided or invalid session token"
 
-func TestRefusesWhatTheAPIWould(t *testing.T) {
+type refusal struct {
+	name, endpoint, body string
+	header               http.Header
+	status               int
+	message              string
+}
+
+// wantRefusals checks that each row is refused with an ErrorResponse that
+// holds no token, and that live works afterwards.
+func wantRefusals(t *testing.T, srv *walletauthtest.Server, live *walletauth.Session, rows []refusal) {
+	t.Helper()
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			c := newClient(t, srv)
+			r := c.send(row.endpoint, row.body, row.header)
+			c.wantRefusal("the reply", r, row.status, row.message)
+			for _, token := range []string{live.AccessToken, live.RefreshToken} {
+				if strings.Contains(r.body, token) {
+					t.Errorf("the reply %s holds a token", r.body)
+				}
+			}
+		})
+	}
+	c := newClient(t, srv)
+	c.wantStatus("the session, after all that", c.list(live.AccessToken), 200)
+	c.mustRefresh(live)
+}
+
+func TestRefusesWrongHeaders(t *testing.T) {
 	srv := walletauthtest.NewServer(walletauthtest.Config{})
 	defer srv.Close()
-	c := newClient(t, srv)
-	live, other := srv.Login("user-1"), srv.Login("user-2")
+	live := srv.Login("user-1")
 	with := func(name string, values ...string) http.Header {
 		h := bearer(live.AccessToken)
 		h[name] = values
 		return h
 	}
-	const asForm = "application/x-www-form-urlencoded"
-	for _, row := range []struct {
-		name, endpoint, body string
-		header               http.Header
-		status               int
-		message              string
-	}{
+	wantRefusals(t, srv, live, []refusal{
 		{"no project", walletauthtest.ListWallets, "", with("X-WalletKit-Project-ID"), 400, "X-WalletKit-Project-ID is missing"},
 		{"another project", walletauthtest.ListWallets, "", with("X-WalletKit-Project-ID", "p2"), 403, "X-WalletKit-Project-ID names an unknown project"},
 		{"two projects", walletauthtest.ListWallets, "", with("X-WalletKit-Project-ID", "project", "project"), 400, "X-WalletKit-Project-ID was sent twice"},
@@ -152,7 +174,15 @@ func TestRefusesWhatTheAPIWould(t *testing.T) {
 		{"a token source that is none", walletauthtest.ListWallets, "", with("X-WalletKit-Token-Source", "auth0"), 400, "X-WalletKit-Token-Source is not walletkit, firebase or supabase"},
 		{"logout without a bearer", walletauthtest.Logout, "", nil, 401, unauthorized},
 		{"passkey registration without a bearer", walletauthtest.BeginPasskeyRegistration, "", nil, 401, unauthorized},
+	})
+}
 
+func TestRefusesWrongRefreshes(t *testing.T) {
+	srv := walletauthtest.NewServer(walletauthtest.Config{})
+	defer srv.Close()
+	live, other := srv.Login("user-1"), srv.Login("user-2")
+	const asForm = "application/x-www-form-urlencoded"
+	wantRefusals(t, srv, live, []refusal{
 		{"a refresh with a bearer", walletauthtest.RefreshToken, refreshBody(live), bearer(live.AccessToken), 400, "Authorization does not belong on a refresh"},
 		{"a refresh that is a form", walletauthtest.RefreshToken, refreshBody(live), http.Header{"Content-Type": {asForm}}, 400, "Content-Type is not application/json"},
 		{"a refresh without a type", walletauthtest.RefreshToken, refreshBody(live), http.Header{"Content-Type": nil}, 400, "Content-Type is not application/json"},
@@ -166,7 +196,14 @@ func TestRefusesWhatTheAPIWould(t *testing.T) {
 		{"an unknown refresh token", walletauthtest.RefreshToken, `{"session_id":"s","refresh_token":"r"}`, nil, 401, unauthorized},
 		{"an access token for a refresh token", walletauthtest.RefreshToken, fmt.Sprintf(`{"session_id":%q,"refresh_token":%q}`, live.ID, live.AccessToken), nil, 401, unauthorized},
 		{"the id of another session", walletauthtest.RefreshToken, fmt.Sprintf(`{"session_id":%q,"refresh_token":%q}`, other.ID, live.RefreshToken), nil, 401, unauthorized},
+	})
+}
 
+func TestRefusesWrongLoginsWalletsAndPaths(t *testing.T) {
+	srv := walletauthtest.NewServer(walletauthtest.Config{})
+	defer srv.Close()
+	live := srv.Login("user-1")
+	wantRefusals(t, srv, live, []refusal{
 		{"a login without an address", walletauthtest.LoginWithEmail, `{}`, nil, 400, "email is missing"},
 		{"a login without a wallet", walletauthtest.LoginWithWallet, `{}`, nil, 400, "sign_in_wallet is missing"},
 		{"a challenge without a code", walletauthtest.GetSessionChallenge, "", nil, 400, "code is missing"},
@@ -174,31 +211,17 @@ func TestRefusesWhatTheAPIWould(t *testing.T) {
 		{"a code that was never sent", walletauthtest.VerifyLogin, `{"user_id":"u","verification_code":"123456"}`, nil, 400, "no login was begun that this verifies"},
 		{"a wrong code", walletauthtest.VerifyLogin, `{"user_id":"u","verification_code":"1"}`, nil, 400, "the verification code is wrong"},
 		{"a login that proves nothing", walletauthtest.VerifyLogin, `{}`, nil, 400, "none of verification_code, siwe_message, session_challenge_code and passkey_credential_assertion_response is there"},
-
 		{"a wallet without a network", walletauthtest.CreateWallet, `{"name":"n","control_mode":"user"}`, bearer(live.AccessToken), 400, "network is missing"},
 		{"a wallet on another network", walletauthtest.CreateWallet, `{"network":"base","name":"n","control_mode":"user"}`, bearer(live.AccessToken), 400, "network is not one of WalletKit's"},
 		{"a wallet without a name", walletauthtest.CreateWallet, `{"network":"Base","control_mode":"user"}`, bearer(live.AccessToken), 400, "name is missing"},
 		{"a wallet without a mode", walletauthtest.CreateWallet, `{"network":"Base","name":"n"}`, bearer(live.AccessToken), 400, "control_mode is missing"},
 		{"a wallet with another mode", walletauthtest.CreateWallet, `{"network":"Base","name":"n","control_mode":"mine"}`, bearer(live.AccessToken), 400, "control_mode is not developer or user"},
 		{"wallets on another network", walletauthtest.ListWallets + "?network=Solana", "", bearer(live.AccessToken), 400, "network is not one of WalletKit's"},
-
 		{"an unknown path", "GET /users/me", "", bearer(live.AccessToken), 404, "no such endpoint"},
 		{"an unknown method", "DELETE /wallets", "", bearer(live.AccessToken), 404, "no such endpoint"},
+		{"a path with a slash too many", "GET /wallets/", "", bearer(live.AccessToken), 404, "no such endpoint"},
 		{"a path with two slashes", "GET //wallets", "", bearer(live.AccessToken), 404, "no such endpoint"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			c := newClient(t, srv)
-			r := c.send(row.endpoint, row.body, row.header)
-			c.wantRefusal("the reply", r, row.status, row.message)
-			for _, token := range []string{live.AccessToken, live.RefreshToken} {
-				if strings.Contains(r.body, token) {
-					t.Errorf("the reply %s holds a token", r.body)
-				}
-			}
-		})
-	}
-	c.wantStatus("the session, after all that", c.list(live.AccessToken), 200)
-	c.mustRefresh(live)
+	})
 }
 
 func TestTokensExpireByTheServersClock(t *testing.T) {
@@ -361,20 +384,14 @@ func TestRepliesAreDatedByTheServersClock(t *testing.T) {
 	})
 }
 
-// steppedClock is a walletauth.Clock whose time the test sets.
-type steppedClock struct{ now time.Time }
-
-func (c *steppedClock) Now() time.Time                     { return c.now }
-func (*steppedClock) After(time.Duration) <-chan time.Time { return make(chan time.Time) }
-
-func TestAnyClockWillDo(t *testing.T) {
-	clock := &steppedClock{time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
+func TestMockClock(t *testing.T) {
+	clock := clock.NewMock()
 	srv := walletauthtest.NewUnstartedServer(walletauthtest.Config{Clock: clock, TB: t})
 	c, s := newClient(t, srv), srv.Login("user-1")
-	if want := clock.now.Add(5 * time.Minute); !s.AccessTokenExpiresAt.Equal(want) {
+	if want := clock.Now().Add(5 * time.Minute); !s.AccessTokenExpiresAt.Equal(want) {
 		t.Errorf("the token expires at %v, want %v", s.AccessTokenExpiresAt, want)
 	}
-	clock.now = clock.now.Add(5 * time.Minute)
+	clock.Add(5 * time.Minute)
 	c.wantRefusal("the access token at its end", c.list(s.AccessToken), 401, unauthorized)
 }
 

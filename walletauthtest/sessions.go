@@ -15,6 +15,7 @@ type sessions struct {
 	access  map[string]accessToken
 	refresh map[string]*login // by every refresh token issued, the spent ones too
 	users   map[string][]*login
+	ids     map[string]*login // by every id a session has had
 }
 
 // A login is a session from login to logout. Its user never changes.
@@ -88,19 +89,25 @@ func (st *sessions) begin(config Config, userID string, now time.Time) *walletau
 		st.access = make(map[string]accessToken)
 		st.refresh = make(map[string]*login)
 		st.users = make(map[string][]*login)
+		st.ids = make(map[string]*login)
 	}
 	l := &login{userID: userID}
 	l.session = walletauth.Session{
-		ID:        "session-" + rand.Text(),
 		CreatedAt: instant(now),
 		ProjectID: config.projectID(),
 		UserID:    userID,
 	}
+	st.issueID(l)
 	st.users[userID] = append(st.users[userID], l)
 	st.issueAccess(config, l, now)
 	st.issueRefresh(config, l, now)
 	own := l.session
 	return &own
+}
+
+func (st *sessions) issueID(l *login) {
+	l.session.ID = "session-" + rand.Text()
+	st.ids[l.session.ID] = l
 }
 
 func (st *sessions) issueAccess(config Config, l *login, now time.Time) {
@@ -199,7 +206,7 @@ func (st *sessions) rotate(config Config, l *login, now time.Time) {
 		st.issueRefresh(config, l, now)
 	}
 	if config.NewSessionID {
-		l.session.ID = "session-" + rand.Text()
+		st.issueID(l)
 	}
 }
 

@@ -96,26 +96,22 @@ func (s *Server) Requests(endpoint string) int {
 }
 
 // Refreshes returns how often the session with this id was refreshed, 0 if it
-// is not known. With Config.NewSessionID it is known by its present id only.
+// is not known. With Config.NewSessionID any id it has had will do.
 func (s *Server) Refreshes(sessionID string) int {
 	s.sessions.mu.Lock()
 	defer s.sessions.mu.Unlock()
-	for _, logins := range s.sessions.users {
-		for _, l := range logins {
-			if l.session.ID == sessionID {
-				return l.refreshes
-			}
-		}
+	if l := s.sessions.ids[sessionID]; l != nil {
+		return l.refreshes
 	}
 	return 0
 }
 
-// Violations returns what clients did that no correct client ever does, in
-// the order it was seen, at most the first 100: a spent refresh token sent
-// again, a refresh token with another session's id, a refresh that carried
-// Authorization, a header that is missing or sent twice or names an unknown project or
-// source, a body that is not what the endpoint takes, a bearer that is not
-// the UserHeader's. A bearer or a refresh token that has expired or was
+// Violations returns what clients did that no correct client ever does, in the
+// order it was seen, at most the first 100: a spent refresh token sent again, a
+// refresh token with another session's id, a refresh that carried
+// Authorization, a header that is missing or sent twice or names an unknown
+// project or source, a body that is not what the endpoint takes, a bearer that
+// is not the UserHeader's. A bearer or a refresh token that has expired or was
 // revoked is none: clients cannot always know.
 //
 // Each is the endpoint and a sentence, without any token.

@@ -21,14 +21,14 @@ import (
 
 // TestProcesses checks what a TokenStore promises to several processes that
 // share it: Updates of one key exclude each other, none is lost, what one
-// process stores the others load within 5 seconds, and a process that is killed in an Update
-// blocks the key for a minute at most and leaves the old session. The last
-// takes as long as the store's lease and is left out of short runs.
+// process stores the others load within 5 seconds, and a process that is killed
+// in an Update blocks the key for a minute at most and leaves the old session.
+// The last takes as long as the store's lease and is left out of short runs.
 //
 // setup prepares a place for the sessions and returns its name: a folder, an
 // address, a table. open returns a store of the sessions at that place. The
-// other processes are this test binary, run again with only the calling
-// test; in them setup is not called, and open is. Call it first in a test of its own:
+// other processes are this test binary, run again with only the calling test;
+// in them setup is not called, and open is. Call it first in a test of its own:
 //
 //	func TestProcesses(t *testing.T) {
 //		walletauthtest.TestProcesses(t,

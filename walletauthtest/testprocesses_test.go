@@ -26,6 +26,7 @@ func tempDir(t *testing.T) string { return t.TempDir() }
 
 // Its workers inherit the variable and are told apart by their own.
 func TestProcessesFindsWrongStores(t *testing.T) {
+	t.Parallel()
 	for _, wrong := range []struct{ name, fails, says string }{
 		{"unlocked", "no_Update_is_lost", "while fn runs, no other Update of that key runs, in this process or in any other"},
 		{"forgetful", "an_Update_is_seen_by_others", "an Update in one process is seen by all others"},

@@ -214,8 +214,8 @@ func (t *storeTest) hold(key string, next *walletauth.Session) (release func() e
 	}
 }
 
-// generation makes the nth session of key, all of whose fields tell n. Times are whole
-// milliseconds, which every database keeps.
+// generation makes the nth session of key, all of whose fields tell n. Times
+// are whole milliseconds, which every database keeps.
 func generation(key string, n int) *walletauth.Session {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678e6, time.UTC).Add(time.Duration(n) * time.Minute)
 	return &walletauth.Session{

@@ -80,6 +80,7 @@ func (st *recoveringStore) Update(ctx context.Context, key string, fn updateFunc
 // A *testing.T cannot be faked, so every wrong store is tested by another
 // process, whose failure is what is wanted.
 func TestSuiteFindsWrongStores(t *testing.T) {
+	t.Parallel()
 	for _, wrong := range wrongStores {
 		t.Run(wrong.name, func(t *testing.T) {
 			t.Parallel()
@@ -104,7 +105,8 @@ const wrongStoreEnv = "WALLETAUTHTEST_WRONG_STORE"
 
 func runWrongStore(t *testing.T, name string) string {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWrongStore$", "-test.v", "-test.timeout=5m")
-	// A race detector that has found something otherwise waits a second at the end.
+	// A race detector that has found something otherwise waits a second at the
+	// end.
 	cmd.Env = append(os.Environ(), wrongStoreEnv+"="+name, "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); !failed {
@@ -121,7 +123,7 @@ func TestWrongStore(t *testing.T) {
 	}
 	for _, wrong := range wrongStores {
 		if wrong.name == name {
-			testStore(t, func(*testing.T) walletauth.TokenStore { return wrong.store() }, 2*time.Second)
+			testStore(t, func(*testing.T) walletauth.TokenStore { return wrong.store() }, 3*time.Second)
 		}
 	}
 }
