@@ -29,9 +29,14 @@
 //
 // Every request needs the header X-WalletKit-Project-ID, and one on behalf of
 // a session also Authorization and X-WalletKit-Token-Source. A refresh must not
-// carry Authorization. Two requests of walletkit-js, which names itself in
+// carry Authorization. Two habits of walletkit-js, which names itself in
 // X-Fern-SDK-Name, are excused, because that SDK would otherwise not work: it
 // leaves the token source out, and sends its bearer with a refresh.
+//
+// Who logs in as a@example.com, or with the wallet 0xabc, is the user
+// "user-of-a@example.com" or "user-of-0xabc". The code that the mail would hold
+// is [VerificationCode], the link in it counts as followed, and signatures
+// are taken on trust.
 //
 // What the server refuses, it refuses with WalletKit's ErrorResponse, the JSON
 // object {"code": null, "error": "..."}. No error says a token.

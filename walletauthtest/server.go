@@ -15,8 +15,8 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
-// Config says how a [Server] behaves. The zero value is a server as strict as
-// can be. It is read once, when the server is made.
+// Config says how a [Server] behaves. The zero value is a strict server,
+// by the real clock. It is read once, when the server is made.
 type Config struct {
 	// ProjectID is the one project the server knows. Default "project".
 	ProjectID string
