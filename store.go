@@ -184,6 +184,9 @@ func (f *FuncStore) Update(ctx context.Context, key string, fn func(context.Cont
 		return err
 	}
 	next, err := fn(ctx, current)
+	if ctx.Err() != nil { // what fn returns may have cost a refresh token, and is saved all the same
+		ctx = context.WithoutCancel(ctx)
+	}
 	if err != nil || next == current || f.changed(ctx, key, current) {
 		return err
 	}
