@@ -20,13 +20,19 @@ func mine(info fs.FileInfo) bool {
 // exposed reports whether the mode lets in anybody but the owner.
 func exposed(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }
 
-// syncFolder makes a rename or a removal in it durable.
+// syncFolder makes a rename or a removal in it durable. Some network file
+// systems know no such thing and say so: an error would have the caller store
+// what is stored already, for ever.
 func syncFolder(root *os.Root) error {
 	d, err := root.Open(".")
 	if err != nil {
 		return err
 	}
-	return firstError(d.Sync(), d.Close())
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		err = nil
+	}
+	return firstError(err, d.Close())
 }
 
 // retry calls fn once: an open file is in nobody's way on Unix.

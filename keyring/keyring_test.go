@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -184,38 +185,68 @@ func checkError(t *testing.T, c walletauth.Codec, err error, want string) {
 	}
 }
 
-// runWorker is the test binary as another process: it makes a codec, when it
-// is told to, and prints what session it sealed or how it failed.
+// workers are what the test binary does as another process, once it is told
+// to go. What they print is what the test looks at.
+var workers = map[string]func(service string) error{
+	"codec":  codecWorker,
+	"locked": lockedWorker,
+}
+
+// ownBus names the workers that get a bus of their own.
+var ownBus = map[string]bool{"locked": true, "slow": true}
+
 func runWorker(name string) int {
-	if name == "locked" {
-		if err := startKeyring(""); err != nil {
-			fmt.Println(err)
-			return 1
-		}
-	}
 	fmt.Println("ready")
 	if _, err := fmt.Scanln(); err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	c, err := keyring.Codec(os.Args[1])
-	if err != nil {
-		fmt.Println(err)
-		return 0
+	if err := workers[name](os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	data, err := c.Encode("alice", session())
-	fmt.Println(base64.StdEncoding.EncodeToString(data), err)
 	return 0
 }
 
-// startWorker starts a process and returns what makes it go and what it says.
-func startWorker(t *testing.T, kind, service string, env ...string) (run func(), said func() string) {
+// codecWorker says what it sealed, or why it could not.
+func codecWorker(service string) error {
+	c, err := keyring.Codec(service)
+	if err != nil {
+		fmt.Println(err)
+		return nil
+	}
+	data, err := c.Encode("alice", session())
+	fmt.Println(base64.StdEncoding.EncodeToString(data), err)
+	return nil
+}
+
+// lockedWorker does the same with a keyring that nobody has unlocked.
+func lockedWorker(service string) error {
+	stop, err := startKeyring("")
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return codecWorker(service)
+}
+
+// process is what the test sees of a worker.
+type process struct {
+	*testing.T
+	cmd    *exec.Cmd
+	stdin  io.Writer
+	stdout io.Reader
+}
+
+// startWorker starts a process, which waits until it is told to run.
+func startWorker(t *testing.T, kind, service string, env ...string) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], service)
-	if kind == "locked" {
-		cmd = exec.Command("dbus-run-session", "--", os.Args[0], service)
+	if ownBus[kind] {
+		cmd = onBus(os.Getenv(busConfigEnv), os.Args[0], service)
 	}
-	cmd.Env = append(append(os.Environ(), workerEnv+"="+kind), env...)
+	cmd.Env = append(os.Environ(), workerEnv+"="+kind, "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -233,19 +264,37 @@ func startWorker(t *testing.T, kind, service string, env ...string) (run func(),
 	if _, err := fmt.Fscanln(stdout, &word); err != nil || word != "ready" {
 		t.Fatalf("the worker said %q (%v)", word, err)
 	}
-	run = func() { fmt.Fprintln(stdin) }
-	said = func() string {
-		t.Helper()
-		var out bytes.Buffer
-		if _, err := out.ReadFrom(stdout); err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(out.String())
+	return &process{t, cmd, stdin, stdout}
+}
+
+func (p *process) run() {
+	p.Helper()
+	if _, err := fmt.Fprintln(p.stdin); err != nil {
+		p.Fatal(err)
 	}
-	return run, said
+}
+
+// said is all that it printed until its end.
+func (p *process) said() string {
+	p.Helper()
+	out, err := io.ReadAll(p.stdout)
+	if err != nil {
+		p.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		p.Fatalf("the worker: %v, after %q", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (p *process) wantSaid(want ...string) {
+	p.Helper()
+	got := p.said()
+	for _, w := range want {
+		if !strings.Contains(got, w) {
+			p.Errorf("%q does not say %q", got, w)
+		}
+	}
 }
 
 // Eight processes start at once, three times, and find no key: one makes it,
@@ -253,18 +302,16 @@ func startWorker(t *testing.T, kind, service string, env ...string) (run func(),
 func TestProcessesThatStartTogetherMakeOneKey(t *testing.T) {
 	for range 3 {
 		name := service(t)
-		var said []func() string
-		var run []func()
+		var all []*process
 		for range 8 {
-			r, s := startWorker(t, "codec", name)
-			run, said = append(run, r), append(said, s)
+			all = append(all, startWorker(t, "codec", name))
 		}
-		for _, r := range run {
-			r()
+		for _, p := range all {
+			p.run()
 		}
 		var sealed [][]byte
-		for _, s := range said {
-			text, ok := strings.CutSuffix(s(), " <nil>")
+		for _, p := range all {
+			text, ok := strings.CutSuffix(p.said(), " <nil>")
 			data, err := base64.StdEncoding.DecodeString(text)
 			if !ok || err != nil {
 				t.Fatalf("a process said %q", text)
@@ -285,14 +332,9 @@ func TestNoKeyringIsAnErrorThatSaysSo(t *testing.T) {
 		t.Skip("there always is a keyring on this system")
 	}
 	empty := t.TempDir()
-	run, said := startWorker(t, "codec", "none", "DBUS_SESSION_BUS_ADDRESS=", "XDG_RUNTIME_DIR="+empty, "PATH="+empty)
-	run()
-	got := said()
-	for _, want := range []string{"keyring: the OS keyring is not usable: ", "start a Secret Service", "walletauth.NewSealedCodec", "nothing is stored in clear"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q does not say %q", got, want)
-		}
-	}
+	p := startWorker(t, "codec", "none", "DBUS_SESSION_BUS_ADDRESS=", "XDG_RUNTIME_DIR="+empty, "PATH="+empty)
+	p.run()
+	p.wantSaid("keyring: the OS keyring is not usable: ", "start a Secret Service", "walletauth.NewSealedCodec", "nothing is stored in clear")
 }
 
 func TestLockedKeyringIsAnErrorThatSaysSo(t *testing.T) {
@@ -300,14 +342,9 @@ func TestLockedKeyringIsAnErrorThatSaysSo(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the user's own keyring cannot be locked for a test")
 	}
-	run, said := startWorker(t, "locked", "locked", "XDG_RUNTIME_DIR="+t.TempDir(), "XDG_DATA_HOME="+t.TempDir())
-	run()
-	got := said()
-	for _, want := range []string{"keyring: the OS keyring is not usable: ", "unlock it"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q does not say %q", got, want)
-		}
-	}
+	p := startWorker(t, "locked", "locked", "XDG_RUNTIME_DIR="+t.TempDir(), "XDG_DATA_HOME="+t.TempDir())
+	p.run()
+	p.wantSaid("keyring: the OS keyring is not usable: ", "failed to unlock", "unlock it")
 }
 
 // A bus that takes the connection and never answers stands for a prompt that
@@ -322,17 +359,12 @@ func TestKeyringThatHangsIsGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = listener.Close() }() // it accepts by its backlog alone
-	run, said := startWorker(t, "codec", "hanging", "DBUS_SESSION_BUS_ADDRESS=unix:path="+socket)
+	p := startWorker(t, "codec", "hanging", "DBUS_SESSION_BUS_ADDRESS=unix:path="+socket)
 	began := time.Now()
-	run()
-	got := said()
+	p.run()
+	p.wantSaid("no answer within 3s", "unlock it and try again")
 	if took := time.Since(began); took < 3*time.Second || took > 10*time.Second {
 		t.Errorf("given up after %v, want 3 seconds", took)
-	}
-	for _, want := range []string{"no answer within 3s", "unlock it and try again"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q does not say %q", got, want)
-		}
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/godbus/dbus/v5"
 )
 
 // The tests use the system's own keyring. On Linux they bring a real one: the
@@ -34,12 +37,19 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(runOnBus())
 	case withBus:
-		if err := startKeyring("\n"); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+		os.Exit(runWithKeyring(m))
 	}
 	os.Exit(m.Run())
+}
+
+func runWithKeyring(m *testing.M) int {
+	stop, err := startKeyring("\n")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer stop()
+	return m.Run()
 }
 
 // runOnBus runs the tests in a D-Bus session, and without a keyring only where
@@ -51,7 +61,12 @@ func runOnBus() int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(home) }()
-	stage, cmd := withBus, exec.Command("dbus-run-session", append([]string{"--"}, os.Args...)...)
+	if err := os.WriteFile(filepath.Join(home, "bus.conf"), []byte(busConfig), 0o600); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	env := append(homeEnv(home), busConfigEnv+"="+filepath.Join(home, "bus.conf"))
+	stage, cmd := withBus, onBus(filepath.Join(home, "bus.conf"), os.Args...)
 	if err := install("dbus-run-session", "gnome-keyring-daemon"); err != nil {
 		fmt.Fprintln(os.Stderr, "keyring: the tests need dbus and gnome-keyring:", err)
 		if os.Getenv("CI") != "" {
@@ -60,7 +75,7 @@ func runOnBus() int {
 		fmt.Fprintln(os.Stderr, "keyring: SKIPPING all that needs a keyring")
 		stage, cmd = withoutIt, exec.Command(os.Args[0], os.Args[1:]...)
 	}
-	cmd.Env = append(homeEnv(home), stageEnv+"="+stage)
+	cmd.Env = append(env, stageEnv+"="+stage)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return exitCode(cmd.Run())
 }
@@ -114,15 +129,68 @@ func homeEnv(home string) []string {
 	return env
 }
 
-// startKeyring starts GNOME Keyring on the bus. A line of password unlocks it,
-// without one it stays locked. The bus's end is its own.
-func startKeyring(password string) error {
-	cmd := exec.Command("gnome-keyring-daemon", "--unlock", "--components=secrets", "--daemonize")
+// busConfig is a bus that starts no service of its own accord: such a service
+// would outlive the bus now and then, and keep the test's output open.
+const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:tmpdir=/tmp</listen>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+`
+
+const busConfigEnv = "KEYRING_TEST_BUS_CONFIG"
+
+// onBus is a command with a D-Bus session that lasts as long as it does.
+func onBus(config string, command ...string) *exec.Cmd {
+	return exec.Command("dbus-run-session", append([]string{"--config-file=" + config, "--"}, command...)...)
+}
+
+// startKeyring starts GNOME Keyring and waits until it is on the bus. A line
+// of password unlocks it, without one it stays locked.
+func startKeyring(password string) (stop func(), err error) {
+	cmd := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
 	cmd.Stdin = strings.NewReader(password)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("gnome-keyring-daemon: %w: %s", err, out)
+	if err := cmd.Start(); err != nil {
+		return nil, err
 	}
-	return nil
+	stop = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	}
+	if err := awaitService(); err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
+}
+
+func awaitService() error {
+	conn, err := dbus.ConnectSessionBus()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	every := time.NewTicker(10 * time.Millisecond)
+	defer every.Stop()
+	deadline := time.After(20 * time.Second)
+	for {
+		var there bool
+		err := conn.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, "org.freedesktop.secrets").Store(&there)
+		if err != nil || there {
+			return err
+		}
+		select {
+		case <-every.C:
+		case <-deadline:
+			return errors.New("gnome-keyring-daemon has not come up for 20 seconds")
+		}
+	}
 }
 
 func needKeyring(t *testing.T) {
