@@ -28,10 +28,10 @@
 // created_at, and the id of a session stay the same through refreshes.
 //
 // Every request needs the header X-WalletKit-Project-ID, and one on behalf of
-// a session also Authorization and X-WalletKit-Token-Source. A refresh must not
-// carry Authorization. Two habits of walletkit-js, which names itself in
-// X-Fern-SDK-Name, are excused, because that SDK would otherwise not work: it
-// leaves the token source out, and sends its bearer with a refresh.
+// a session also Authorization and X-WalletKit-Token-Source; a refresh carries
+// no Authorization. Two habits of walletkit-js that the API puts up with are
+// served and noted as violations: it leaves the token source out, and sends its
+// bearer with a refresh.
 //
 // Who logs in as a@example.com, or with the wallet 0xabc, is the user
 // "user-of-a@example.com" or "user-of-0xabc". The code that the mail would hold

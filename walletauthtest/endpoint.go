@@ -111,36 +111,34 @@ func (s *Server) admit(e *endpoint, r *http.Request) (*request, error) {
 		return nil, breach(http.StatusForbidden, "X-WalletKit-Project-ID names an unknown project")
 	}
 	if !e.bearer {
-		return &request{Request: r}, s.admitPublic(e, r)
+		s.admitPublic(e, r)
+		return &request{Request: r}, nil
 	}
-	session, err := s.admitBearer(r)
+	session, err := s.admitBearer(e, r)
 	return &request{r, session}, err
 }
 
-// admitPublic looks at a bearer where none is needed: the API takes no notice
-// of it at a login, which walletkit-js relies on.
-func (s *Server) admitPublic(e *endpoint, r *http.Request) error {
-	if r.Header.Get("Authorization") == "" || isVendorSDK(r) {
-		return nil
+// admitPublic looks at a bearer where none is needed. The API takes no notice
+// of it, but next to a refresh token it is one secret too many on the wire.
+func (s *Server) admitPublic(e *endpoint, r *http.Request) {
+	if r.Header.Get("Authorization") == "" {
+		return
 	}
 	s.counters.add(func(c *Stats) { c.NeedlessBearers++ })
 	if e.pattern == RefreshToken {
-		return breach(http.StatusBadRequest, "Authorization does not belong on a refresh")
+		s.violate(e.pattern, "Authorization does not belong on a refresh")
 	}
-	return nil
 }
 
-func (s *Server) admitBearer(r *http.Request) (*login, error) {
+func (s *Server) admitBearer(e *endpoint, r *http.Request) (*login, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return nil, asBreach(errUnauthorized, "Authorization has no bearer")
 	}
 	switch r.Header.Get("X-WalletKit-Token-Source") {
 	case "walletkit", "firebase", "supabase":
-	case "":
-		if !isVendorSDK(r) {
-			return nil, breach(http.StatusBadRequest, "X-WalletKit-Token-Source is missing")
-		}
+	case "": // the API does without, and so does its own SDK
+		s.violate(e.pattern, "X-WalletKit-Token-Source is missing")
 	default:
 		return nil, breach(http.StatusBadRequest, "X-WalletKit-Token-Source is not walletkit, firebase or supabase")
 	}
@@ -160,8 +158,6 @@ func (s *Server) attribute(r *http.Request, session *login) error {
 	}
 	return nil
 }
-
-func isVendorSDK(r *http.Request) bool { return r.Header.Get("X-Fern-SDK-Name") == "walletkit-js" }
 
 type userKey struct{}
 

@@ -13,7 +13,7 @@ type Stats struct {
 	RefreshesRefused int // refreshes answered 4xx; faults are not counted
 	Reuses           int // spent refresh tokens that came back
 	Unauthorized     int // all answers 401, those to refreshes too; faults are not counted
-	NeedlessBearers  int // requests to a public endpoint that carried Authorization, those of walletkit-js excepted
+	NeedlessBearers  int // requests to a public endpoint that carried Authorization
 	WrongUser        int // requests whose UserHeader names another user than their bearer
 	Violations       int // see Server.Violations
 }
@@ -111,7 +111,9 @@ func (s *Server) Refreshes(sessionID string) int {
 // refresh token with another session's id, a refresh that carried
 // Authorization, a header that is missing or sent twice or names an unknown
 // project or source, a body that is not what the endpoint takes, a bearer that
-// is not the UserHeader's. A bearer or a refresh token that has expired or was
+// is not the UserHeader's. A missing token source and an Authorization that
+// comes with a refresh are served all the same, since the API serves them to
+// its own SDK walletkit-js; all others are refused. A bearer or a refresh token that has expired or was
 // revoked is none: clients cannot always know.
 //
 // Each is the endpoint and a sentence, without any token.

@@ -25,7 +25,7 @@ func TestFuncStoreKeepsTheContract(t *testing.T) {
 		return &walletauth.FuncStore{
 			LoadFunc: table.Load,
 			SaveFunc: func(ctx context.Context, key string, s *walletauth.Session) error {
-				return table.Update(context.WithoutCancel(ctx), key, become(s))
+				return table.Update(ctx, key, become(s))
 			},
 		}
 	})
