@@ -1,0 +1,263 @@
+package remotetest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/walletauthtest"
+)
+
+const (
+	processes = 20
+	lifetime  = 2 * time.Second // of an access token
+)
+
+// Fleet has 20 processes send requests with one session, whose access tokens
+// live for 2 seconds, while meanwhile runs. No request fails, no refresh token is spent
+// twice, and there are refreshes per lifetime, not per process.
+func Fleet(t *testing.T, open Open, place string, lease time.Duration, meanwhile func(*testing.T, *Members)) {
+	store, err := open(place, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := walletauthtest.NewServer(walletauthtest.Config{AccessTokenTTL: lifetime, TB: t})
+	if err := walletauth.Save(t.Context(), store, "user", srv.Login("user")); err != nil {
+		t.Fatal(err)
+	}
+	m := &Members{srv: srv}
+	for range processes {
+		m.list = append(m.list, start(t, order{
+			Do: "request", Place: place, Lease: lease, Key: "user", URL: srv.URL, Every: 40 * time.Millisecond,
+		}))
+	}
+	for _, p := range m.list {
+		p.ready()
+	}
+	began, before := time.Now(), srv.Stats().Refreshes
+	meanwhile(t, m)
+	lifetimes := float64(time.Since(began)) / float64(lifetime)
+	refreshes := srv.Stats().Refreshes - before
+	sum := m.finish()
+	t.Logf("%d processes, %d requests in %.1f lifetimes: %d refreshes, %d failures, slowest request %v, all counts: %+v",
+		processes, sum.Requests, lifetimes, refreshes, sum.Failures, sum.Slowest, srv.Stats())
+	if sum.Failures > 0 {
+		t.Errorf("%d of %d requests failed, the first: %s", sum.Failures, sum.Requests, sum.Failure)
+	}
+	if reuses := srv.Stats().Reuses; reuses > 0 {
+		t.Errorf("%d times a refresh token was spent again", reuses)
+	}
+	// A refresh is due at four fifths of a lifetime. One more per lifetime is
+	// not a matter of the number of processes.
+	if refreshes < 1 || float64(refreshes) > 2*lifetimes+2 {
+		t.Errorf("%d refreshes in %.1f lifetimes of an access token", refreshes, lifetimes)
+	}
+}
+
+// Members are the processes of a fleet.
+type Members struct {
+	list []*process
+	srv  *walletauthtest.Server
+}
+
+func (m *Members) finish() (sum tally) {
+	for _, p := range m.list {
+		var t tally
+		p.finish(&t)
+		sum.Requests += t.Requests
+		sum.Slowest = max(sum.Slowest, t.Slowest)
+		if sum.Failures == 0 {
+			sum.Failure = t.Failure
+		}
+		sum.Failures += t.Failures
+	}
+	return sum
+}
+
+// PauseInTurn stops one process at a time for pause, until ctx ends.
+//
+// None is stopped while a refresh is on its way: if the API has rotated the
+// token and the process that knows the new one stands still for longer than
+// its lease, no store can keep the next one from spending the old token.
+func (m *Members) PauseInTurn(ctx context.Context, pause time.Duration) (stopped int) {
+	for ctx.Err() == nil {
+		m.awaitQuiet(ctx)
+		p := m.list[stopped%len(m.list)]
+		p.signal(syscall.SIGSTOP)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+		p.signal(syscall.SIGCONT)
+		stopped++
+	}
+	return stopped
+}
+
+// awaitQuiet returns when no refresh has been granted for 100 ms.
+func (m *Members) awaitQuiet(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	last, since := m.srv.Stats().Refreshes, time.Now()
+	for time.Since(since) < 100*time.Millisecond && ctx.Err() == nil {
+		<-tick.C
+		if now := m.srv.Stats().Refreshes; now != last {
+			last, since = now, time.Now()
+		}
+	}
+}
+
+// Takeover stops a process in its Update for longer than its lease. When it
+// goes on it learns that it must not begin anything, and what it stores is
+// taken if and only if nobody has stored anything since: a session or, after a
+// logout, none.
+func Takeover(t *testing.T, open Open, place string) {
+	const lease = 500 * time.Millisecond
+	store, err := open(place, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, c := range map[string]struct {
+		meanwhile func(context.Context, *walletauth.Session) (*walletauth.Session, error)
+		want      string // the id of the session in the end
+		refused   bool
+	}{
+		"nobody stored":          {func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) { return s, nil }, "late", false},
+		"another process stored": {func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return Session("next"), nil }, "next", true},
+		"a logout":               {func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return nil, nil }, "", true},
+	} {
+		t.Run(key, func(t *testing.T) {
+			if err := walletauth.Save(t.Context(), store, key, Session("first")); err != nil {
+				t.Fatal(err)
+			}
+			p := start(t, order{Do: "hold", Place: place, Lease: lease, Key: key})
+			p.ready()
+			p.signal(syscall.SIGSTOP)
+			if err := store.Update(t.Context(), key, c.meanwhile); err != nil {
+				t.Errorf("the Update after the lease had ended: %v", err)
+			}
+			_ = p.stdin.Close()
+			p.signal(syscall.SIGCONT)
+			var h held
+			p.finish(&h)
+			if !h.CtxEnded {
+				t.Error("the ctx of a process that was stopped past its lease had not ended")
+			}
+			if (h.Err != "") != c.refused {
+				t.Errorf("the late Update returned %q, refused should be %v", h.Err, c.refused)
+			}
+			if id := stored(t, store, key); id != c.want {
+				t.Errorf("in the end the session is %q, want %q", id, c.want)
+			}
+		})
+	}
+}
+
+// stored is the id of the session that the server holds, "" if none.
+func stored(t *testing.T, store walletauth.TokenStore, key string) (id string) {
+	t.Helper()
+	if err := store.Update(t.Context(), key, func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+		if s != nil {
+			id = s.ID
+		}
+		return s, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// Visibility logs how long it takes until 8 processes see an Update of another
+// one. That all see all in the end is what it checks: it is paced so that
+// no process can skip one.
+func Visibility(t *testing.T, open Open, place string) {
+	const watchers, updates = 8, 60
+	store, err := open(place, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	save := func() {
+		t.Helper()
+		if err := walletauth.Save(t.Context(), store, "seen", Session(time.Now().Format(time.RFC3339Nano))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save()
+	list := make([]*process, watchers)
+	for i := range list {
+		list[i] = start(t, order{Do: "watch", Place: place, Key: "seen", Every: time.Millisecond})
+	}
+	for _, p := range list {
+		p.ready()
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for range updates {
+		save()
+		<-tick.C
+	}
+	<-time.After(time.Second)
+	var all []time.Duration
+	for _, p := range list {
+		var delays []time.Duration
+		p.finish(&delays)
+		if len(delays) < updates*9/10 { // a slow machine may skip some
+			t.Errorf("a process saw %d of %d Updates", len(delays), updates)
+		}
+		all = append(all, delays...)
+	}
+	slices.Sort(all)
+	t.Logf("%d sights of %d Updates by %d other processes, from before the save on: median %v, p99 %v, slowest %v",
+		len(all), updates, watchers, all[len(all)/2], all[len(all)*99/100], all[len(all)-1])
+}
+
+// ThousandKeys updates 1,000 keys at once, 200 ms each, and logs how long that
+// took and how long an unrelated query took meanwhile.
+func ThousandKeys(t *testing.T, store walletauth.TokenStore, query func(context.Context) error) {
+	const keys, fn = 1000, 200 * time.Millisecond
+	done := make(chan struct{})
+	slowest := make(chan time.Duration)
+	go func() { slowest <- slowestQuery(t, query, done) }()
+	began := time.Now()
+	errs := make(chan error, keys)
+	for i := range keys {
+		go func() {
+			errs <- store.Update(t.Context(), fmt.Sprintf("user-%d", i), func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+				<-time.After(fn) // the refresh
+				return Session("next"), nil
+			})
+		}()
+	}
+	for range keys {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	took := time.Since(began)
+	close(done)
+	t.Logf("%d keys at once, %v each, took %v; the slowest unrelated query meanwhile %v", keys, fn, took, <-slowest)
+	if took > keys*fn/10 {
+		t.Errorf("%d Updates took %v: they wait for each other", keys, took)
+	}
+}
+
+func slowestQuery(t *testing.T, query func(context.Context) error, done <-chan struct{}) (slowest time.Duration) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		began := time.Now()
+		if err := query(context.Background()); err != nil {
+			t.Error(err)
+		}
+		slowest = max(slowest, time.Since(began))
+		select {
+		case <-tick.C:
+		case <-done:
+			return slowest
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
+	"github.com/walletauth/walletauth/redisstore"
+)
+
+// A place is a Redis and a prefix, as "url prefix".
+func open(place string, lease time.Duration) (walletauth.TokenStore, error) {
+	url, prefix, _ := strings.Cut(place, " ")
+	options, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	return &redisstore.Store{Client: redis.NewClient(options), Prefix: prefix, Lease: lease}, nil
+}
+
+const urlEnv = "WALLETAUTH_REDIS_URL"
+
+func TestMain(m *testing.M) {
+	remotetest.Main(m, open)
+}
+
+// redisURL is the Redis of all tests that do not need one of their own: the
+// one that the environment names, or one that is started for them.
+func redisURL(t testing.TB) string {
+	t.Helper()
+	url, err := sharedURL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+var sharedURL = sync.OnceValues(func() (string, error) {
+	if url := os.Getenv(urlEnv); url != "" {
+		return url, nil
+	}
+	r, err := newServer()
+	if err != nil {
+		return "", err
+	}
+	return r.url, r.start()
+})
+
+// server is a Redis on a socket of its own.
+type server struct {
+	program, folder, url string
+	service              *remotetest.Service
+}
+
+func newServer() (*server, error) {
+	program, err := remotetest.Find("redis-server", "redis-server")
+	if err != nil {
+		return nil, err
+	}
+	folder, err := remotetest.Folder()
+	if err != nil {
+		return nil, err
+	}
+	return &server{program: program, folder: folder, url: "unix://" + filepath.Join(folder, "redis.sock")}, nil
+}
+
+// start starts it with what it held before.
+func (r *server) start() (err error) {
+	options, err := redis.ParseURL(r.url)
+	if err != nil {
+		return err
+	}
+	options.MaxRetries = -1
+	client := redis.NewClient(options)
+	defer client.Close()
+	r.service, err = remotetest.StartService(0, func() error { return client.Ping(context.Background()).Err() },
+		r.program, "--port", "0", "--unixsocket", options.Addr, "--dir", r.folder,
+		"--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	return err
+}
+
+// ownServer is a Redis for one test, which may stop it.
+func ownServer(t *testing.T) *server {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv(urlEnv) != "" {
+		t.Skip("the Redis of " + urlEnv + " is not the test's to stop, and there is no redis-server on the PATH")
+	}
+	r, err := newServer()
+	if err == nil {
+		err = r.start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.service.Stop(syscall.SIGKILL) })
+	return r
+}
+
+// place is a prefix that no other test uses.
+func place(t testing.TB) string {
+	return fmt.Sprintf("%s %s:%d:", redisURL(t), strings.ReplaceAll(t.Name(), " ", "_"), time.Now().UnixNano())
+}
+
+// newClient is a client of the shared Redis with a pool of this size.
+func newClient(t testing.TB, pool int) *redis.Client {
+	t.Helper()
+	options, err := redis.ParseURL(redisURL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.PoolSize = pool
+	client := redis.NewClient(options)
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func newStore(t testing.TB) *redisstore.Store {
+	t.Helper()
+	_, prefix, _ := strings.Cut(place(t), " ")
+	s := &redisstore.Store{Client: newClient(t, 10), Prefix: prefix}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}

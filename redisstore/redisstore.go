@@ -1,0 +1,174 @@
+// Package redisstore keeps WalletKit sessions in Redis, for services with many
+// processes and many users: a session is refreshed once in all of them.
+//
+//	transport := &walletauth.Transport{Store: &redisstore.Store{Client: client}}
+//
+// # What it promises
+//
+// A request costs no round trip to Redis: Load answers from a local copy, and
+// what one process stores the others hear of by Pub/Sub. While that cannot be
+// relied on, a copy serves for 5 seconds before Redis is asked again, and
+// while Redis cannot be reached, copies serve on.
+//
+// An Update holds a lease with a fence. When its process dies, others wait for
+// the rest of the lease; when it was only stopped, what it stores late is taken
+// unless a later holder has stored something.
+//
+// # What Redis has to promise
+//
+// The newest refresh token may exist nowhere else. Let Redis write an
+// append-only file, evict nothing (maxmemory-policy noeviction), and read in
+// the README what a fail-over can lose.
+package redisstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/remote"
+)
+
+// Store is a [walletauth.TokenStore] in Redis 5 or newer, or what speaks its
+// protocol and runs its scripts, for any number of processes. Set Client, and
+// nothing else is needed.
+//
+// It is safe for concurrent use. Fields must not be changed after first use,
+// and a Store must not be copied. Share one in a process, as each keeps copies
+// of its own.
+//
+// From its first use on it has two goroutines and one connection, for Pub/Sub.
+// They end with Close, or by themselves once no session was asked for in 10 to 20
+// minutes.
+type Store struct {
+	// Client reaches Redis: a *redis.Client, also one with Sentinel, or a
+	// *redis.ClusterClient. Required. The caller closes it, after Close. With a
+	// *redis.Ring, whose shards do not tell each other of changes, an Update is
+	// seen by other processes after CacheFor only.
+	Client redis.UniversalClient
+
+	// Prefix begins the name of every Redis key and of the Pub/Sub channel;
+	// the key of the session follows as it is. If empty, "walletauth:".
+	// Stores share their sessions if they have the same Prefix, Redis and
+	// logical database.
+	Prefix string
+
+	// Lease is for how long the process that runs an Update may be silent
+	// before another may begin one of the same key. It is renewed at every
+	// third of it. If zero or negative, 30 seconds. It is what others wait
+	// after a crash; it does not bound an Update.
+	Lease time.Duration
+
+	// CacheFor is for how long a local copy is used while nothing vouches for it,
+	// as the Pub/Sub connection is down. If zero, 5 seconds, and more
+	// counts as 5 seconds. If negative, there are no copies: every Load asks
+	// Redis, and none is answered while Redis cannot be reached.
+	//
+	// It does not affect copies while Pub/Sub works: those are used until they
+	// change.
+	CacheFor time.Duration
+
+	// MaxCopies bounds the local copies. If zero, 100,000; less than 2 counts as
+	// 2. Those used longest ago make room, and those unused for 10 to 20
+	// minutes are dropped.
+	MaxCopies int
+
+	// Codec is how a session is written down. If nil, walletauth.JSONCodec,
+	// which leaves the tokens readable to all who can read from Redis.
+	// walletauth.NewSealedCodec encrypts them.
+	Codec walletauth.Codec
+
+	once sync.Once // sets core
+	core *remote.Store
+}
+
+var _ walletauth.TokenStore = (*Store)(nil)
+
+var errNoClient = errors.New("redisstore: Store.Client is nil")
+
+// Load returns the session of key, from a local copy if that is known to be
+// current. It does not wait for an Update.
+//
+// The errors: one wrapping [walletauth.ErrNoSession]; that Client is nil; that
+// of ctx; that of the Codec, if it cannot read what is stored; that of Redis,
+// if there is no copy to answer with.
+func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	if s.Client == nil {
+		return nil, errNoClient
+	}
+	return s.ready().Load(ctx, key)
+}
+
+// Update is [walletauth.TokenStore.Update]. The exclusion is a lease in Redis:
+// see Store.Lease. While fn runs no connection is held. What fn returns is
+// stored though ctx has ended meanwhile, and tried again for 15 seconds if
+// Redis cannot be reached.
+//
+// The errors: that of fn, as it is; that Client is nil; that of ctx, if it
+// ended before fn was called; that of the Codec; that of Redis, once it has
+// lasted for 5 seconds; that the lease was lost and its next holder has stored
+// something else. In all these cases the stored session stays, but for an
+// error of Redis while storing: then either may be stored.
+func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error)) error {
+	if s.Client == nil {
+		return errNoClient
+	}
+	return s.ready().Update(ctx, key, fn)
+}
+
+// Close ends the goroutines and the Pub/Sub connection, and waits for them. It
+// leaves Client open. It always returns nil. The store can be used on, as if Pub/Sub
+// were down. Without Close they end by themselves: see Store.
+func (s *Store) Close() error {
+	if s.Client != nil {
+		s.ready().Close()
+	}
+	return nil
+}
+
+// ready returns the part that does the work.
+func (s *Store) ready() *remote.Store {
+	s.once.Do(func() {
+		s.core = remote.New(remote.Config{
+			Name:   "redisstore",
+			Server: &server{client: s.Client, prefix: cmp.Or(s.Prefix, "walletauth:")},
+			Codec:  s.codec(),
+			Lease:  orDefault(s.Lease, 30*time.Second),
+			Trust:  cmp.Or(s.CacheFor, 5*time.Second),
+			Copies: max(2, cmp.Or(s.MaxCopies, 100_000)),
+			AtOnce: atOnce(s.Client),
+		})
+	})
+	return s.core
+}
+
+func (s *Store) codec() walletauth.Codec {
+	if s.Codec == nil {
+		return walletauth.JSONCodec{}
+	}
+	return s.Codec
+}
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d <= 0 {
+		return otherwise
+	}
+	return d
+}
+
+// atOnce leaves a quarter of the client's pool to others. Where the size is
+// not known it is go-redis's default on one core.
+func atOnce(client redis.UniversalClient) int {
+	size := 10
+	switch client := client.(type) {
+	case *redis.Client:
+		size = client.Options().PoolSize
+	case *redis.ClusterClient:
+		size = client.Options().PoolSize // of each node; which one a key needs is not known here
+	}
+	return size * 3 / 4
+}
