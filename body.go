@@ -164,37 +164,77 @@ func (b *replayBody) readOn() {
 // heldBody is the body of a 401 while a refresh runs. It is read ahead, so that
 // the connection is free for the refresh, which may have to wait for it under
 // MaxConnsPerHost. Who gets the 401 after all reads it as if nothing had
-// happened.
+// happened, and as it comes.
 type heldBody struct {
 	source io.ReadCloser
-	filled chan struct{} // closed once the next two are set
-	head   []byte
-	err    error
+	filled chan struct{} // closed when the reading ahead has ended
+	grew   chan struct{} // has room for one: the reader looks at all that is new
+
+	mu   sync.Mutex // guards what follows
+	head []byte     // read ahead
+	err  error      // of source, nil if it was left at maxReply
 }
 
 func holdBody(source io.ReadCloser) *heldBody {
-	h := &heldBody{source: source, filled: make(chan struct{})}
-	go func() {
-		defer close(h.filled)
-		h.head, h.err = io.ReadAll(io.LimitReader(source, maxReply))
-	}()
+	h := &heldBody{source: source, filled: make(chan struct{}), grew: make(chan struct{}, 1)}
+	go h.fill()
 	return h
 }
 
-func (h *heldBody) Read(p []byte) (int, error) {
-	<-h.filled
-	if len(h.head) > 0 {
-		n := copy(p, h.head)
-		h.head = h.head[n:]
-		return n, nil
+func (h *heldBody) fill() {
+	defer close(h.filled)
+	ahead := io.LimitReader(h.source, maxReply)
+	p := make([]byte, 4<<10)
+	for total := 0; total < maxReply; {
+		n, err := ahead.Read(p)
+		total += n
+		h.add(p[:n], err)
+		if err != nil {
+			return
+		}
 	}
-	if h.err != nil {
-		return 0, h.err
-	}
-	return h.source.Read(p)
 }
 
-// peek returns what was read ahead, without taking it from the reader.
+func (h *heldBody) add(p []byte, err error) {
+	h.mu.Lock()
+	h.head, h.err = append(h.head, p...), err
+	h.mu.Unlock()
+	select {
+	case h.grew <- struct{}{}:
+	default:
+	}
+}
+
+func (h *heldBody) Read(p []byte) (int, error) {
+	for len(p) > 0 {
+		if n, err := h.take(p); n > 0 || err != nil {
+			return n, err
+		}
+		select {
+		case <-h.grew:
+		case <-h.filled:
+			if n, err := h.take(p); n > 0 || err != nil {
+				return n, err
+			}
+			return h.source.Read(p)
+		}
+	}
+	return 0, nil
+}
+
+func (h *heldBody) take(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.head) == 0 {
+		return 0, h.err
+	}
+	n := copy(p, h.head)
+	h.head = h.head[n:]
+	return n, nil
+}
+
+// peek returns the whole of what is read ahead, without taking it from the
+// reader.
 func (h *heldBody) peek() []byte {
 	<-h.filled
 	return h.head
