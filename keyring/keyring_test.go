@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -188,8 +186,7 @@ func checkError(t *testing.T, c walletauth.Codec, err error, want string) {
 // workers are what the test binary does as another process, once it is told
 // to go. What they print is what the test looks at.
 var workers = map[string]func(service string) error{
-	"codec":  codecWorker,
-	"locked": lockedWorker,
+	"codec": codecWorker,
 }
 
 // ownBus names the workers that get a bus of their own.
@@ -218,16 +215,6 @@ func codecWorker(service string) error {
 	data, err := c.Encode("alice", session())
 	fmt.Println(base64.StdEncoding.EncodeToString(data), err)
 	return nil
-}
-
-// lockedWorker does the same with a keyring that nobody has unlocked.
-func lockedWorker(service string) error {
-	stop, err := startKeyring("")
-	if err != nil {
-		return err
-	}
-	defer stop()
-	return codecWorker(service)
 }
 
 // process is what the test sees of a worker.
@@ -324,47 +311,6 @@ func TestProcessesThatStartTogetherMakeOneKey(t *testing.T) {
 				t.Errorf("what process %d sealed is lost: %v", i, err)
 			}
 		}
-	}
-}
-
-func TestNoKeyringIsAnErrorThatSaysSo(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("there always is a keyring on this system")
-	}
-	empty := t.TempDir()
-	p := startWorker(t, "codec", "none", "DBUS_SESSION_BUS_ADDRESS=", "XDG_RUNTIME_DIR="+empty, "PATH="+empty)
-	p.run()
-	p.wantSaid("keyring: the OS keyring is not usable: ", "start a Secret Service", "walletauth.NewSealedCodec", "nothing is stored in clear")
-}
-
-func TestLockedKeyringIsAnErrorThatSaysSo(t *testing.T) {
-	needKeyring(t)
-	if runtime.GOOS != "linux" {
-		t.Skip("the user's own keyring cannot be locked for a test")
-	}
-	p := startWorker(t, "locked", "locked", "XDG_RUNTIME_DIR="+t.TempDir(), "XDG_DATA_HOME="+t.TempDir())
-	p.run()
-	p.wantSaid("keyring: the OS keyring is not usable: ", "failed to unlock", "unlock it")
-}
-
-// A bus that takes the connection and never answers stands for a prompt that
-// nobody answers.
-func TestKeyringThatHangsIsGivenUp(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("only a Secret Service can be replaced")
-	}
-	socket := filepath.Join(t.TempDir(), "bus")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }() // it accepts by its backlog alone
-	p := startWorker(t, "codec", "hanging", "DBUS_SESSION_BUS_ADDRESS=unix:path="+socket)
-	began := time.Now()
-	p.run()
-	p.wantSaid("no answer within 3s", "unlock it and try again")
-	if took := time.Since(began); took < 3*time.Second || took > 10*time.Second {
-		t.Errorf("given up after %v, want 3 seconds", took)
 	}
 }
 

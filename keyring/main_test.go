@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,30 +53,29 @@ func runWithKeyring(m *testing.M) int {
 	return m.Run()
 }
 
-// runOnBus runs the tests in a D-Bus session, and without a keyring only where
-// it cannot be had and nobody relies on the result.
+// runOnBus runs the tests in a D-Bus session. Without a keyring it runs the few
+// that need none, where none can be had and nobody relies on the result.
 func runOnBus() int {
 	home, err := os.MkdirTemp("", "keyring")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return exitCode(err)
 	}
 	defer func() { _ = os.RemoveAll(home) }()
-	if err := os.WriteFile(filepath.Join(home, "bus.conf"), []byte(busConfig), 0o600); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	config := filepath.Join(home, "bus.conf")
+	if err := os.WriteFile(config, []byte(busConfig), 0o600); err != nil {
+		return exitCode(err)
 	}
-	env := append(homeEnv(home), busConfigEnv+"="+filepath.Join(home, "bus.conf"))
-	stage, cmd := withBus, onBus(filepath.Join(home, "bus.conf"), os.Args...)
-	if err := install("dbus-run-session", "gnome-keyring-daemon"); err != nil {
-		fmt.Fprintln(os.Stderr, "keyring: the tests need dbus and gnome-keyring:", err)
-		if os.Getenv("CI") != "" {
-			return 1
-		}
-		fmt.Fprintln(os.Stderr, "keyring: SKIPPING all that needs a keyring")
-		stage, cmd = withoutIt, exec.Command(os.Args[0], os.Args[1:]...)
+	stage, command := withBus, []string{"dbus-run-session", "--config-file=" + config, "--"}
+	err = install("dbus-run-session", "gnome-keyring-daemon")
+	if errors.Is(err, errCannotInstall) && os.Getenv("CI") == "" {
+		fmt.Fprintf(os.Stderr, "%v\nSKIPPING all that needs a keyring\n", err)
+		stage, command = withoutIt, nil
+	} else if err != nil {
+		return exitCode(err)
 	}
-	cmd.Env = append(env, stageEnv+"="+stage)
+	command = append(command, os.Args...)
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(homeEnv(home), busConfigEnv+"="+config, stageEnv+"="+stage)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return exitCode(cmd.Run())
 }
@@ -92,28 +92,32 @@ func exitCode(err error) int {
 	return 1
 }
 
-// install gets the programs from Debian's packages where they are missing.
+var errCannotInstall = errors.New("the tests need dbus and gnome-keyring, and cannot install them without apt-get and the administrator's rights")
+
+// install gets the programs from Debian's packages where they are missing. It
+// waits for other installations to end.
 func install(programs ...string) error {
-	missing := ""
-	for _, name := range programs {
-		if _, err := exec.LookPath(name); err != nil {
-			missing = name
-		}
-	}
-	if missing == "" {
+	if installed(programs...) {
 		return nil
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
-		return errors.New(missing + " is missing, and cannot be installed without apt-get and the administrator's rights")
+		return errCannotInstall
 	}
-	for _, args := range []string{"update", "install -y --no-install-recommends dbus gnome-keyring"} {
-		cmd := exec.Command("apt-get", strings.Fields(args)...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("apt-get %s: %w\n%s", args, err, out)
-		}
+	const script = `apt-get update; apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends dbus gnome-keyring`
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	out, err := cmd.CombinedOutput()
+	if !installed(programs...) {
+		return fmt.Errorf("dbus and gnome-keyring cannot be installed: %w\n%s", err, out)
 	}
 	return nil
+}
+
+func installed(programs ...string) bool {
+	return !slices.ContainsFunc(programs, func(name string) bool {
+		_, err := exec.LookPath(name)
+		return err != nil
+	})
 }
 
 // homeEnv is the environment with a home in which nothing is yet.
