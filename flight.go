@@ -57,10 +57,7 @@ func (f *flight) update(ctx context.Context) error {
 			return f.turn(ctx, excl, current)
 		})
 	})
-	if err != nil && timedOut(locked) {
-		err = fmt.Errorf("the store took longer than %s: %w", f.timeout, err)
-	}
-	return err
+	return tookTooLong(locked, err)
 }
 
 // turn is what happens under exclusion, and returns what the store is to hold.
@@ -69,6 +66,7 @@ func (f *flight) update(ctx context.Context) error {
 // example: by then the refresh token is spent, and what it bought is all there
 // is.
 func (f *flight) turn(ctx, excl context.Context, current *Session) (*Session, error) {
+	f.err = nil // of the call before
 	if f.bought != nil {
 		f.result = cmp.Or(f.bought.settle(current), f.result)
 		return f.bought.settle(current), nil

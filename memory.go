@@ -9,7 +9,7 @@ import (
 // pauses remembers, per key, until when something that failed is not to be
 // tried again, and how often it failed in a row, so that each pause can be
 // longer than the last. The detail of a failure tells one from another: the
-// same detail again does not count again.
+// same detail again does not count again before its pause has ended.
 type pauses[T comparable] struct {
 	clock  Clock
 	memory time.Duration // for how long after its end a pause still counts
@@ -21,9 +21,13 @@ type pauses[T comparable] struct {
 
 type pause[T comparable] struct {
 	failures int
+	length   time.Duration
 	until    time.Time
 	detail   T
 }
+
+// ended reports whether there was a pause and it is over.
+func (p pause[T]) ended(now time.Time) bool { return p.length > 0 && !now.Before(p.until) }
 
 // fail begins a pause for key; length says how long the pause after the n-th
 // failure in a row is.
@@ -33,7 +37,7 @@ func (p *pauses[T]) fail(key string, detail T, length func(n int) time.Duration)
 	now := p.clock.Now()
 	last, known := p.byKey[key]
 	switch {
-	case known && last.detail == detail:
+	case known && last.detail == detail && !last.ended(now):
 		return
 	case known && now.After(last.until.Add(p.memory)):
 		last.failures = 0
@@ -41,7 +45,8 @@ func (p *pauses[T]) fail(key string, detail T, length func(n int) time.Duration)
 		p.sweep(now)
 	}
 	n := last.failures + 1
-	p.byKey[key] = pause[T]{failures: n, until: now.Add(length(n)), detail: detail}
+	d := length(n)
+	p.byKey[key] = pause[T]{failures: n, length: d, until: now.Add(d), detail: detail}
 }
 
 // sweep makes room. It runs when the map has doubled since the last time, so

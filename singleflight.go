@@ -157,25 +157,27 @@ func (k *keeper) lastCall(s *Session) <-chan time.Time {
 
 // refresh waits for a session newer than stale. A flight that was up already
 // may have been after an older session and land with stale itself; then the
-// next one brings a newer.
+// next one brings a newer. Not so if it has asked the server: what that gave
+// is the answer, even where it is the token that it was to replace.
 func (k *keeper) refresh(ctx context.Context, key string, stale *Session, why Reason) (*Session, error) {
-	next, err := k.await(ctx, key, stale, why)
-	if err != nil || newer(next, stale, why) {
-		return next, err
+	next, f, err := k.await(ctx, key, stale, why)
+	if err == nil && f.bought == nil && !newer(next, stale, why) {
+		next, _, err = k.await(ctx, key, stale, why)
 	}
-	return k.await(ctx, key, stale, why)
+	return next, err
 }
 
-func (k *keeper) await(ctx context.Context, key string, stale *Session, why Reason) (*Session, error) {
-	done, _, err := k.join(ctx, key, stale, why)
+func (k *keeper) await(ctx context.Context, key string, stale *Session, why Reason) (*Session, *flight, error) {
+	done, f, err := k.join(ctx, key, stale, why)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	select {
 	case r := <-done:
-		return landed(r)
+		next, err := landed(r)
+		return next, f, err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	}
 }
 
@@ -194,7 +196,11 @@ func (k *keeper) replacement(ctx context.Context, key string, rejected *Session)
 		return nil
 	}
 	next, err := k.refresh(ctx, key, rejected, Rejected)
-	if err != nil || !newer(next, rejected, Rejected) {
+	if err != nil {
+		return nil
+	}
+	if !newer(next, rejected, Rejected) { // traded in for itself
+		k.refuse(key, next, refusedAgain)
 		return nil
 	}
 	return next

@@ -161,7 +161,20 @@ func (k *keeper) change(ctx context.Context, key string, to func(current *Sessio
 			return to(current), nil
 		})
 	})
-	return scrub(err, before)
+	return scrub(tookTooLong(ctx, err), before)
+}
+
+// tookTooLong says of the error of an Update under ctx that the time was up, if it
+// was. The store only saw that ctx was canceled, which to a caller would mean
+// that it had left itself.
+func tookTooLong(ctx context.Context, err error) error {
+	if err == nil || !timedOut(ctx) {
+		return err
+	}
+	if errors.Is(err, context.Canceled) {
+		err = context.DeadlineExceeded
+	}
+	return fmt.Errorf("the store took too long: %w", err)
 }
 
 // begin announces work that Shutdown waits for, and returns what to call at its
