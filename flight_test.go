@@ -1,0 +1,655 @@
+package walletauth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/walletauthtest"
+)
+
+// ended is WalletKit's own answer that a session is over.
+var ended = walletauthtest.Fault{Status: 401, Body: `{"code":null,"error":"no such session"}`}
+
+func TestTwoTransportsOfOneStoreSendOneRefresh(t *testing.T) {
+	for name, age := range map[string]time.Duration{"expiring": late, "expired": 5 * time.Minute} {
+		inBubble(t, name, func(t *testing.T) {
+			a := newKept(t)
+			b := a.another()
+			a.srv.FailRefresh(1, walletauthtest.Fault{Delay: time.Second})
+			a.at(age)
+			var wg sync.WaitGroup
+			for range 100 {
+				wg.Go(func() { a.works(time.Second) })
+				wg.Go(func() { b.works(time.Second) })
+			}
+			wg.Wait()
+			a.sent(1)
+			if n := len(a.events.all()) + len(b.events.all()); n != 3 {
+				t.Errorf("%d events, want began, succeeded and adopted", n)
+			}
+		})
+	}
+}
+
+func TestWithoutExclusionNothingIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := errors.New("the lock server is down")
+		st := newKeptStore()
+		k := newKept(t, st.in)
+		st.set(func(st *keptStore) { st.before = func() error { return down } })
+		for _, age := range []time.Duration{4 * time.Minute, late} {
+			k.at(age)
+			k.works(0)
+			k.wentOutWith(k.first)
+		}
+		k.at(5 * time.Minute)
+		if err := k.fails(0); !errors.Is(err, down) || !strings.Contains(err.Error(), "exclusion") {
+			t.Errorf("%v, want the store's error and what it prevents", err)
+		}
+		k.sent(0)
+		st.set(func(st *keptStore) { st.before = nil })
+		k.works(0)
+		k.sent(1)
+	})
+}
+
+func TestTheWaitForExclusionIsBounded(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{0: 30 * time.Second, time.Second: time.Second} {
+		inBubble(t, want.String(), func(t *testing.T) {
+			k := newKept(t, func(k *kept) { k.RefreshTimeout = timeout })
+			release := k.hold()
+			defer release()
+			k.at(5 * time.Minute)
+			err := k.fails(want)
+			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "exclusion") {
+				t.Errorf("%v, want a timeout and what it waited for", err)
+			}
+			if errors.Is(err, context.Canceled) {
+				t.Errorf("%v looks as if the caller had left", err)
+			}
+			k.sent(0)
+		})
+	}
+}
+
+func TestARefreshMayTakeItsTimeWhateverTheWaitForExclusionTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t, func(k *kept) { k.RefreshTimeout = 10 * time.Second })
+		release := k.hold()
+		k.at(5 * time.Minute)
+		k.srv.FailRefresh(1, walletauthtest.Fault{Delay: 9 * time.Second})
+		time.AfterFunc(8*time.Second, release)
+		k.works(17 * time.Second)
+		k.isLatest(k.stored())
+		k.sent(1)
+	})
+}
+
+func TestSavingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &stuckStore{TokenStore: &walletauth.MemoryStore{}}
+		k := newKept(t, func(k *kept) { k.Store, k.RefreshTimeout = st, 10*time.Second })
+		st.stuck.Store(true)
+		k.at(5 * time.Minute)
+		k.works(10 * time.Second)
+		k.works(0)
+		k.sent(1)
+		st.stuck.Store(false)
+		k.shutdown()
+		k.isLatest(k.stored())
+	})
+}
+
+// stuckStore hangs when it saves, until the ctx of Update ends.
+type stuckStore struct {
+	walletauth.TokenStore
+	stuck atomic.Bool
+}
+
+func (st *stuckStore) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	return st.TokenStore.Update(ctx, key, func(excl context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		next, err := fn(excl, current)
+		if err == nil && st.stuck.Load() {
+			<-ctx.Done()
+			err = ctx.Err()
+		}
+		return next, err
+	})
+}
+
+func TestARefreshIsNotBegunOnceExclusionIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newKeptStore()
+		k := newKept(t, st.in)
+		st.set(func(st *keptStore) { st.excl = canceled })
+		k.at(late)
+		k.works(0)
+		k.at(5 * time.Minute)
+		if err := k.fails(0); !strings.Contains(err.Error(), "exclusion was lost") {
+			t.Errorf("%v, want that exclusion was lost", err)
+		}
+		k.sent(0)
+	})
+}
+
+func canceled(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	return ctx
+}
+
+func TestARefreshThatWasSentIsFinishedAndStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newKeptStore()
+		k := newKept(t, st.in)
+		excl, lose := context.WithCancel(context.Background())
+		st.set(func(st *keptStore) { st.excl = func(context.Context) context.Context { return excl } })
+		k.srv.FailRefresh(1, walletauthtest.Fault{After: true, Delay: time.Second, Do: func(*http.Request) { lose() }})
+		k.at(5 * time.Minute)
+		k.works(time.Second)
+		k.sent(1)
+		k.isLatest(k.stored())
+	})
+}
+
+func TestARefreshIsNotRetriedOnceExclusionIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newKeptStore()
+		k := newKept(t, st.in)
+		excl, lose := context.WithCancel(context.Background())
+		st.set(func(st *keptStore) { st.excl = func(context.Context) context.Context { return excl } })
+		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 503, Header: http.Header{"Retry-After": {"5"}}})
+		k.at(5 * time.Minute)
+		time.AfterFunc(time.Second, lose)
+		_ = k.fails(time.Second)
+		k.sent(1)
+	})
+}
+
+// retryingStore calls fn a second time, as after a conflict, with what between
+// has made of the session meanwhile.
+type retryingStore struct {
+	walletauth.TokenStore
+	between func(current *walletauth.Session) *walletauth.Session
+}
+
+func (st *retryingStore) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	return st.TokenStore.Update(ctx, key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		if st.between == nil {
+			return fn(ctx, current)
+		}
+		_, _ = fn(ctx, current)
+		now := st.between(current)
+		next, err := fn(ctx, now)
+		if err == nil && next == now && next != current {
+			return now, nil
+		}
+		return next, err
+	})
+}
+
+func TestAStoreThatCallsItsFunctionTwice(t *testing.T) {
+	prepare := func(t *testing.T) (*kept, *retryingStore) {
+		st := &retryingStore{TokenStore: &walletauth.MemoryStore{}}
+		k := newKept(t, func(k *kept) { k.Store = st })
+		k.at(5 * time.Minute)
+		return k, st
+	}
+	inBubble(t, "causes one refresh", func(t *testing.T) {
+		k, st := prepare(t)
+		st.between = func(s *walletauth.Session) *walletauth.Session { return s }
+		k.works(0)
+		k.sent(1)
+		k.isLatest(k.stored())
+	})
+	inBubble(t, "keeps a login that came between", func(t *testing.T) {
+		k, st := prepare(t)
+		login := k.srv.Login("user")
+		st.between = func(*walletauth.Session) *walletauth.Session { return login }
+		k.works(0)
+		k.sent(1)
+		k.wentOutWith(login)
+		if k.stored().ID != login.ID {
+			t.Error("the login is gone")
+		}
+	})
+	inBubble(t, "keeps a logout that came between", func(t *testing.T) {
+		k, st := prepare(t)
+		st.between = func(*walletauth.Session) *walletauth.Session { return nil }
+		k.works(0)
+		k.sent(1)
+		if s, err := k.Store.Load(t.Context(), ""); !errors.Is(err, walletauth.ErrNoSession) {
+			t.Errorf("the store holds %v, %v", s, err)
+		}
+	})
+	inBubble(t, "though the first call failed", func(t *testing.T) {
+		k, st := prepare(t)
+		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 404})
+		st.between = func(s *walletauth.Session) *walletauth.Session { return s }
+		k.works(0)
+		k.sent(2)
+		k.isLatest(k.stored())
+	})
+}
+
+func TestAStoreThatDoesNothingIsAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		k.Store = idleStore{k.Store}
+		k.at(late)
+		k.works(0)
+		k.at(5 * time.Minute)
+		if err := k.fails(0); !strings.Contains(err.Error(), "TokenStore.Update did not call its function") {
+			t.Errorf("%v, want what the store did wrong", err)
+		}
+		k.sent(0)
+	})
+}
+
+type idleStore struct{ walletauth.TokenStore }
+
+func (idleStore) Update(context.Context, string, func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	return nil
+}
+
+// crashes are the ways in which somebody else's code may end, and what the
+// error then says.
+var crashes = []struct {
+	name  string
+	crash func()
+	says  string
+}{
+	{"panics", func() { panic("oh no") }, "panicked: oh no"},
+	{"ends its goroutine", runtime.Goexit, "runtime.Goexit"},
+}
+
+func TestACrashIsAnErrorOfOneCall(t *testing.T) {
+	for _, c := range crashes {
+		for name, begin := range map[string]func(k *kept, st *keptStore, crash func()) (stop func()){
+			"TokenStore.Update before its function": func(_ *kept, st *keptStore, crash func()) func() {
+				st.set(func(st *keptStore) { st.before = func() error { crash(); return nil } })
+				return func() { st.set(func(st *keptStore) { st.before = nil }) }
+			},
+			"TokenStore.Update inside of its lock": func(_ *kept, st *keptStore, crash func()) func() {
+				st.set(func(st *keptStore) { st.excl = func(ctx context.Context) context.Context { crash(); return ctx } })
+				return func() { st.set(func(st *keptStore) { st.excl = nil }) }
+			},
+			"Refresher": func(k *kept, _ *keptStore, crash func()) func() {
+				var sound atomic.Bool
+				k.Refresher = refreshFunc(func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+					if !sound.Load() {
+						crash()
+					}
+					return k.srv.Login(s.UserID), nil
+				})
+				return func() { sound.Store(true) }
+			},
+			"OnEvent": func(k *kept, _ *keptStore, crash func()) func() {
+				var sound atomic.Bool
+				k.OnEvent = func(context.Context, walletauth.Event) {
+					if !sound.Load() {
+						crash()
+					}
+				}
+				return func() { sound.Store(true) }
+			},
+		} {
+			inBubble(t, name+" "+c.name, func(t *testing.T) {
+				st := newKeptStore()
+				k := newKept(t, st.in)
+				stop := begin(k, st, c.crash)
+				k.at(5 * time.Minute)
+				err := k.fails(0)
+				if what, _, _ := strings.Cut(name, " "); !strings.Contains(err.Error(), what) || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("%v, want %s and %s", err, what, c.says)
+				}
+				stop()
+				k.works(0)
+				time.Sleep(5 * time.Minute)
+				k.works(0)
+			})
+		}
+	}
+}
+
+// The server has rotated the token by then, so that an error would lose it.
+func TestACrashAfterTheRefreshLosesNothing(t *testing.T) {
+	for _, c := range crashes {
+		inBubble(t, "TokenStore.Update "+c.name, func(t *testing.T) {
+			st := newKeptStore()
+			k := newKept(t, st.in)
+			st.set(func(st *keptStore) { st.after = func(*walletauth.Session) error { c.crash(); return nil } })
+			k.at(5 * time.Minute)
+			k.works(0)
+			k.works(0)
+			st.set(func(st *keptStore) { st.after = nil })
+			k.shutdown()
+			k.sent(1)
+			k.isLatest(k.stored())
+		})
+	}
+}
+
+func TestAPanicOfLoadIsAnErrorOfOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newKeptStore()
+		k := newKept(t, st.in)
+		st.set(func(st *keptStore) { st.load = func() error { panic("oh no") } })
+		if err := k.fails(0); !strings.Contains(err.Error(), "TokenStore.Load panicked: oh no") {
+			t.Errorf("%v, want that Load panicked", err)
+		}
+		st.set(func(st *keptStore) { st.load = nil })
+		k.works(0)
+	})
+}
+
+// lawless is a store whose author forgot exclusion.
+type lawless struct {
+	walletauth.MemoryStore // for Load
+	slow                   time.Duration
+}
+
+func (st *lawless) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	current, _ := st.Load(ctx, key)
+	next, err := fn(ctx, current)
+	if err != nil || next == current {
+		return err
+	}
+	time.Sleep(st.slow)
+	return st.MemoryStore.Update(ctx, key, func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return next, nil })
+}
+
+// tolerant is a Refresher that merely refuses a spent token, as the server may
+// that does not take its reuse for theft.
+type tolerant struct {
+	issuer
+	mu    sync.Mutex
+	spent map[string]bool
+	delay time.Duration
+}
+
+func (r *tolerant) Refresh(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+	r.mu.Lock()
+	used := r.spent[s.RefreshToken]
+	r.spent[s.RefreshToken] = true
+	r.mu.Unlock()
+	time.Sleep(r.delay)
+	if used {
+		return nil, &walletauth.RefreshError{StatusCode: 401, Err: walletauth.ErrSessionExpired}
+	}
+	return r.issuer.Refresh(ctx, s)
+}
+
+func TestALoserWithoutExclusionAdoptsWhatTheWinnerSaved(t *testing.T) {
+	for _, slow := range []time.Duration{0, 40 * time.Millisecond, 700 * time.Millisecond} {
+		inBubble(t, fmt.Sprintf("%s later", slow), func(t *testing.T) {
+			st := &lawless{slow: slow}
+			r := &tolerant{issuer: issuer{ttl: 5 * time.Minute}, spent: make(map[string]bool), delay: 10 * time.Millisecond}
+			if err := walletauth.Save(t.Context(), st, "", r.issue(time.Now(), 0)); err != nil {
+				t.Fatal(err)
+			}
+			a, b := &kept{t: t, Transport: quiet(st, r)}, &kept{t: t, Transport: quiet(st, r)}
+			b.OnEvent = b.events.add
+			a.OnEvent = a.events.add
+			for range 10 {
+				time.Sleep(5 * time.Minute)
+				var wg sync.WaitGroup
+				for _, k := range []*kept{a, b} {
+					wg.Go(func() {
+						if took, err := k.get(t.Context()); err != nil || took > time.Second {
+							t.Errorf("after %s: %v", took, err)
+						}
+					})
+				}
+				wg.Wait()
+			}
+			if n := r.n.Load(); n != 10 {
+				t.Errorf("%d refreshes were granted, want 10", n)
+			}
+			for _, e := range append(a.events.all(), b.events.all()...) {
+				if e.Type == walletauth.SessionOver {
+					t.Errorf("%v", e)
+				}
+			}
+		})
+	}
+}
+
+func TestASessionThatIsOverIsAskedAboutOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		k.srv.RevokeSessions("user")
+		k.at(5 * time.Minute)
+		if err := k.fails(750 * time.Millisecond); !errors.Is(err, walletauth.ErrSessionExpired) {
+			t.Errorf("%v, want ErrSessionExpired", err)
+		}
+		for range 1000 {
+			if err := k.fails(0); !errors.Is(err, walletauth.ErrSessionExpired) {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		k.sent(1)
+		if *k.stored() != *k.first {
+			t.Error("the stored session was changed")
+		}
+
+		login := k.login("", "user")
+		k.works(0)
+		k.wentOutWith(login)
+		time.Sleep(5 * time.Minute)
+		k.works(0)
+		k.sent(2)
+	})
+}
+
+func TestASessionThatIsOverServesWhileItsTokenIsValid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		k.srv.FailRefresh(-1, ended)
+		for _, age := range []time.Duration{4 * time.Minute, late, 5*time.Minute - 1} {
+			k.at(age)
+			k.works(0)
+			k.works(0)
+			time.Sleep(time.Second)
+		}
+		k.sent(1)
+	})
+}
+
+func TestARefreshTokenPastItsEndIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeptBy(t, walletauthtest.Config{TB: t, RefreshTokenTTL: 10 * time.Minute})
+		k.at(10 * time.Minute)
+		err := k.fails(750 * time.Millisecond)
+		if !errors.Is(err, walletauth.ErrSessionExpired) || !strings.Contains(err.Error(), "refresh token expired at 2000-01-01T00:10:00Z") {
+			t.Errorf("%v, want ErrSessionExpired and since when", err)
+		}
+		_ = k.fails(0)
+		k.sent(0)
+		k.login("", "user")
+		k.works(0)
+	})
+}
+
+func TestAStoredSessionWithoutRefreshTokenIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		poor := *k.first
+		poor.RefreshToken = ""
+		k.Store = &walletauth.FuncStore{
+			LoadFunc: func(context.Context, string) (*walletauth.Session, error) { return &poor, nil },
+			SaveFunc: func(context.Context, string, *walletauth.Session) error { return nil },
+		}
+		k.works(0)
+		k.at(5 * time.Minute)
+		if err := k.fails(750 * time.Millisecond); !errors.Is(err, walletauth.ErrSessionExpired) || !strings.Contains(err.Error(), "no refresh token") {
+			t.Errorf("%v, want ErrSessionExpired and why", err)
+		}
+		k.sent(0)
+	})
+}
+
+// Another process saves what it got within the second after this one was told
+// that the session is over.
+func TestBeforeASessionIsOverTheStoreIsLookedAtAgain(t *testing.T) {
+	for _, after := range []time.Duration{0, 300 * time.Millisecond, 700 * time.Millisecond} {
+		inBubble(t, after.String(), func(t *testing.T) {
+			var stored atomic.Pointer[walletauth.Session]
+			k := newKept(t, func(k *kept) {
+				k.Store = &walletauth.FuncStore{
+					LoadFunc: func(context.Context, string) (*walletauth.Session, error) { return stored.Load(), nil },
+					SaveFunc: func(_ context.Context, _ string, s *walletauth.Session) error { stored.Store(s); return nil },
+				}
+			})
+			k.at(5 * time.Minute)
+			k.srv.FailRefresh(1, walletauthtest.Fault{Status: ended.Status, Body: ended.Body, Do: func(*http.Request) {
+				time.AfterFunc(after, func() { stored.Store(k.srv.Login("user")) })
+			}})
+			_, err := k.get(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.wentOutWith(stored.Load())
+			k.sent(1)
+		})
+	}
+}
+
+func TestEveryKindOfSuccessorWorks(t *testing.T) {
+	for name, config := range map[string]walletauthtest.Config{
+		"a new refresh token each time":     {},
+		"the same refresh token":            {KeepRefreshToken: true},
+		"a new session id":                  {NewSessionID: true},
+		"the old access token dies with it": {OneAccessToken: true},
+		"the same refresh token, a new id":  {KeepRefreshToken: true, NewSessionID: true},
+		"tokens that live for two seconds":  {AccessTokenTTL: 2 * time.Second},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			config.TB = t
+			k := newKeptBy(t, config)
+			ttl := k.first.AccessTokenExpiresAt.Sub(k.first.CreatedAt)
+			for range 500 {
+				k.works(0)
+				time.Sleep(ttl / 10)
+			}
+			synctest.Wait()
+			if n := k.srv.Stats().Refreshes; n != 62 {
+				t.Errorf("%d refreshes, want 62", n)
+			}
+			k.isLatest(k.stored())
+		})
+	}
+}
+
+// A server may hand out the same access token until it expires.
+func TestAnUnchangedAccessTokenWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var st walletauth.MemoryStore
+		r := &issuer{ttl: 5 * time.Minute}
+		var sent int
+		k := &kept{t: t, Transport: quiet(&st, refreshFunc(func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+			sent++
+			if time.Now().Before(s.AccessTokenExpiresAt) {
+				same := *s
+				return &same, nil
+			}
+			return r.Refresh(ctx, s)
+		}))}
+		if err := walletauth.Save(t.Context(), &st, "", r.issue(time.Now(), 0)); err != nil {
+			t.Fatal(err)
+		}
+		for range 3600 {
+			k.works(0)
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if n := r.n.Load(); n != 11 {
+			t.Errorf("%d new sessions in an hour, want 11", n)
+		}
+		if sent > 12*10 {
+			t.Errorf("%d refreshes in 12 lifetimes", sent)
+		}
+	})
+}
+
+func TestTheSameAccessTokenWithALaterExpiryWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var st walletauth.MemoryStore
+		var sent int
+		r := &issuer{ttl: 5 * time.Minute}
+		k := &kept{t: t, Transport: quiet(&st, refreshFunc(func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+			sent++
+			same := *s
+			same.AccessTokenExpiresAt = time.Now().Add(r.ttl)
+			return &same, nil
+		}))}
+		if err := walletauth.Save(t.Context(), &st, "", r.issue(time.Now(), 0)); err != nil {
+			t.Fatal(err)
+		}
+		for range 60 {
+			k.works(0)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		}
+		if sent != 14 {
+			t.Errorf("%d refreshes in an hour, want 14", sent)
+		}
+	})
+}
+
+func TestATokenThatIsRefusedAndComesBackUnchangedIsNotTradedInByEachRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var st walletauth.MemoryStore
+		var sent []time.Duration
+		start := time.Now()
+		r := &issuer{ttl: time.Hour}
+		k := &kept{t: t, Transport: quiet(&st, refreshFunc(func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+			sent = append(sent, time.Since(start))
+			same := *s
+			return &same, nil
+		}))}
+		k.Base = roundTripFunc(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Body: http.NoBody}, nil
+		})
+		if err := walletauth.Save(t.Context(), &st, "", r.issue(start, 0)); err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			_ = k.fails(0)
+			time.Sleep(time.Second)
+		}
+		if got, want := fmt.Sprint(sent), "[0s 5s 15s 35s 1m15s]"; got != want {
+			t.Errorf("refreshes after %s, want %s", got, want)
+		}
+	})
+}
+
+func TestARefreshEndsAfterRefreshTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t, func(k *kept) { k.RefreshTimeout = 3 * time.Second })
+		k.srv.FailRefresh(1, walletauthtest.Fault{Delay: time.Hour})
+		k.at(5 * time.Minute)
+		err := k.fails(3 * time.Second)
+		var refused *walletauth.RefreshError
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || !errors.As(err, &refused) {
+			t.Errorf("%v, want a RefreshError for a deadline", err)
+		}
+		if !strings.Contains(err.Error(), "no reply within 3s") {
+			t.Errorf("%v does not say what happened", err)
+		}
+		k.sent(1)
+		time.Sleep(time.Second)
+		k.works(0)
+	})
+}
