@@ -215,7 +215,11 @@ func (f *folder) replace(name, temp string, data []byte, previous fs.FileInfo) (
 }
 
 func (f *folder) fill(temp string, data []byte) error {
-	file, err := f.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	var file *os.File
+	err := retry(func() (err error) {
+		file, err = f.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,11 @@ func (f *folder) tryLock(l *flock.Flock, name string) (bool, error) {
 	if err := f.check(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	held, err := l.TryLock()
+	var held bool
+	err := retry(func() (err error) {
+		held, err = l.TryLock()
+		return err
+	})
 	if err != nil {
 		return false, failed("lock", l.Path(), err, grant(f.path, 0o700)+" and "+grant(l.Path(), 0o600))
 	}

@@ -220,6 +220,13 @@ func load(t testing.TB, st walletauth.TokenStore, key string) int {
 	return number(t, s)
 }
 
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // private is a new folder with mode 0700, as t.TempDir is not.
 func private(t testing.TB) string {
 	t.Helper()

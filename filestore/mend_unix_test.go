@@ -113,13 +113,6 @@ func fileOf(_, file string) string { return file }
 
 func lockOf(_, file string) string { return strings.TrimSuffix(file, ".session") + ".lock" }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func chmod(of func(dir, file string) string, mode fs.FileMode) func(*testing.T, string, string) {
 	return func(t *testing.T, dir, file string) { must(t, os.Chmod(of(dir, file), mode)) }
 }
