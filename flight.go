@@ -195,7 +195,8 @@ func (f *flight) lookAgain(ctx context.Context, s *Session, err error) *Session 
 		if pause > 0 && !sleep(ctx, f.clock, pause) {
 			break
 		}
-		if other, err := f.ask(ctx, f.key); err == nil && newer(other, s, Rejected) && f.valid(other) {
+		other, err := f.ask(ctx, f.key)
+		if err == nil && newer(other, s, Rejected) && f.valid(other) && !f.tradedIn(other) {
 			return other
 		}
 	}
@@ -203,6 +204,10 @@ func (f *flight) lookAgain(ctx context.Context, s *Session, err error) *Session 
 	f.tell(ctx, SessionOver, s, err)
 	return nil
 }
+
+// tradedIn reports whether s is in the store only because what it was traded in
+// for could not be stored.
+func (f *flight) tradedIn(s *Session) bool { return f.waiting != nil && f.waiting.outdated(s) }
 
 // conclude draws together what the turn did and what the store's Update
 // returned.
@@ -223,7 +228,8 @@ func (f *flight) conclude(ctx context.Context, err error) {
 	case f.err == nil:
 		f.err = errors.New("walletauth: TokenStore.Update did not call its function")
 	}
-	if saved && f.waiting != nil && f.unsaved.drop(f.key, f.waiting) {
+	overtaken := f.bought == nil && f.waiting != nil && f.result != f.waiting.session
+	if saved && f.waiting != nil && f.unsaved.drop(f.key, f.waiting) && !overtaken {
 		f.tell(ctx, SavedLater, f.result, nil)
 	}
 	if f.err != nil && !errors.Is(f.err, ErrSessionExpired) && !errors.Is(f.err, ErrNoSession) {

@@ -32,11 +32,11 @@ type keeper struct {
 	unsaved  unsaved
 
 	flights singleflight.Group
-	work    sync.WaitGroup // flights and what saves in the background
+	work    tasks // flights and what saves in the background
 	closed  atomic.Bool
 	closing chan struct{} // closed by the first Shutdown
 
-	mu     sync.Mutex // guards flying, and work.Add against closed
+	mu     sync.Mutex // guards flying, and work.begin against closed
 	flying map[string]*flight
 }
 
@@ -248,7 +248,7 @@ func (k *keeper) join(ctx context.Context, key string, stale *Session, why Reaso
 		}
 		f = &flight{keeper: k, key: key, stale: stale, why: why, failing: make(chan struct{})}
 		k.flying[key] = f
-		k.work.Add(1)
+		k.work.begin()
 	}
 	return k.flights.DoChan(key, func() (any, error) { return f.fly(context.WithoutCancel(ctx)) }), f, nil
 }
@@ -260,7 +260,7 @@ func (k *keeper) land(f *flight) {
 	defer k.mu.Unlock()
 	delete(k.flying, f.key)
 	k.flights.Forget(f.key)
-	k.work.Done()
+	k.work.end()
 }
 
 // landed is the typed result of a flight.

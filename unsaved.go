@@ -20,7 +20,7 @@ type unsavedSession struct {
 // change, unless somebody has stored something else since. A login or logout
 // that came in between stays.
 func (u *unsavedSession) settle(current *Session) *Session {
-	if !sameTokens(current, u.session) && u.outdated(current) {
+	if u.outdated(current) {
 		return u.session
 	}
 	return current
@@ -116,14 +116,14 @@ func (k *keeper) saveLater(ctx context.Context, key string, u *unsavedSession) {
 	if !first || k.closed.Load() {
 		return // somebody is at it; Shutdown itself from then on
 	}
-	k.work.Add(1)
+	k.work.begin()
 	go k.keepSaving(ctx, key)
 }
 
 // keepSaving tries to store what is unsaved of key, waiting 100 ms doubling to
 // 10 s in between, until nothing is or Shutdown takes over.
 func (k *keeper) keepSaving(ctx context.Context, key string) {
-	defer k.work.Done()
+	defer k.work.end()
 	for failures := 1; k.unsaved.of(key) != nil; failures++ {
 		select {
 		case <-k.clock.After(backoff(failures, 100*time.Millisecond, 10*time.Second)):
@@ -140,10 +140,16 @@ func (k *keeper) save(ctx context.Context, key string) error {
 	if u == nil {
 		return nil
 	}
-	if err := k.change(ctx, key, u.settle); err != nil {
+	var stored bool
+	err := k.change(ctx, key, func(current *Session) *Session {
+		next := u.settle(current)
+		stored = sameTokens(next, u.session)
+		return next
+	})
+	if err != nil {
 		return scrub(err, u.session)
 	}
-	if k.unsaved.drop(key, u) {
+	if k.unsaved.drop(key, u) && stored {
 		_ = k.emit(ctx, eventOf(SavedLater, key, u.session, nil)) // its panic is nobody's error here
 	}
 	return nil
@@ -185,8 +191,8 @@ func (k *keeper) begin() (end func()) {
 	if k.closed.Load() {
 		return func() {}
 	}
-	k.work.Add(1)
-	return k.work.Done
+	k.work.begin()
+	return k.work.end
 }
 
 // shutdown starts nothing new, waits for what is under way, and stores what is
@@ -200,11 +206,31 @@ func (k *keeper) shutdown(ctx context.Context) error {
 	}()
 	select {
 	case <-idle:
-		return k.saveAll(ctx)
 	case <-ctx.Done():
-		return fmt.Errorf("walletauth: Shutdown ended before a refresh that is under way: %w", ctx.Err())
+		if k.work.underWay() {
+			return fmt.Errorf("walletauth: Shutdown ended before a refresh or save that is under way: %w", ctx.Err())
+		}
 	}
+	return k.saveAll(ctx)
 }
+
+// tasks is a sync.WaitGroup that can be asked whether anybody is left.
+type tasks struct {
+	sync.WaitGroup
+	left atomic.Int64
+}
+
+func (t *tasks) begin() {
+	t.left.Add(1)
+	t.Add(1)
+}
+
+func (t *tasks) end() {
+	t.left.Add(-1)
+	t.Done()
+}
+
+func (t *tasks) underWay() bool { return t.left.Load() > 0 }
 
 func (k *keeper) close() {
 	k.mu.Lock()
