@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 )
 
 // Every error names the path at fault and ends in what to do about it.
@@ -102,15 +101,4 @@ func checkLocal(path string, allowNetwork bool) error {
 func refuseNetwork(path, kind string) error {
 	return refused(path, "it is on a network file system ("+kind+"), where locks may not exclude other machines and may be lost unnoticed, which costs the session",
 		"set Store.Dir to a local folder, or Store.AllowNetworkFS if no other machine uses this one")
-}
-
-// quoted is path as a shell takes it.
-func quoted(path string) string {
-	plain := func(r rune) bool {
-		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-+:,@", r)
-	}
-	if strings.ContainsFunc(path, func(r rune) bool { return !plain(r) }) {
-		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-	}
-	return path
 }

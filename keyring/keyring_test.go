@@ -274,16 +274,6 @@ func (p *process) said() string {
 	return strings.TrimSpace(string(out))
 }
 
-func (p *process) wantSaid(want ...string) {
-	p.Helper()
-	got := p.said()
-	for _, w := range want {
-		if !strings.Contains(got, w) {
-			p.Errorf("%q does not say %q", got, w)
-		}
-	}
-}
-
 // Eight processes start at once, three times, and find no key: one makes it,
 // and what any of them sealed opens with it.
 func TestProcessesThatStartTogetherMakeOneKey(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -157,4 +158,14 @@ func TestLateWriteKeepsOthersFromMakingAKey(t *testing.T) {
 	w := startWorker(t, "slow", "slow", "XDG_CACHE_HOME="+t.TempDir())
 	w.run()
 	w.wantSaid("keyring: the OS keyring is not usable: no answer within 3s", "free before the answer: false <nil>", "free after it: true")
+}
+
+func (p *process) wantSaid(want ...string) {
+	p.Helper()
+	got := p.said()
+	for _, w := range want {
+		if !strings.Contains(got, w) {
+			p.Errorf("%q does not say %q", got, w)
+		}
+	}
 }
