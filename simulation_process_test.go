@@ -1,0 +1,360 @@
+package walletauth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/walletauth/walletauth"
+)
+
+// process is a program that runs on some machine, and again after a crash.
+type process struct {
+	world *world
+	id    int
+	skew  time.Duration // of the machine's wall clock
+	now   *incarnation  // nil while it is down
+	times int           // it was started
+}
+
+// incarnation is a process from its start to its end. Each has a Transport and
+// a handle of the store of its own; nothing in memory outlives it.
+type incarnation struct {
+	world     *world
+	process   *process
+	name      string
+	transport *walletauth.Transport
+	handle    *handle
+
+	ctx  context.Context // ends when it dies
+	kill context.CancelFunc
+
+	// Guarded by the world's mu.
+	dead        bool
+	stopped     bool // after a Shutdown that stored everything
+	pausedUntil time.Time
+	turns       map[*keyTruth]*turn // those whose function runs
+	sending     map[*keyTruth]int   // refreshes that wait for a reply
+	refused     map[string]bool     // refresh tokens that were called over by the server
+	attempts    map[*keyTruth]attempt
+}
+
+// attempt counts the failures of one flight.
+type attempt struct {
+	flight   context.Context
+	began    time.Time
+	failures int
+}
+
+var (
+	errCrashed = errors.New("the process has crashed")
+	errReset   = errors.New("connection reset by peer")
+)
+
+// start brings p up. w.mu is not held.
+func (p *process) start() {
+	w := p.world
+	p.times++
+	inc := &incarnation{
+		world: w, process: p, name: fmt.Sprintf("p%d.%d", p.id, p.times),
+		turns: make(map[*keyTruth]*turn), sending: make(map[*keyTruth]int),
+		refused: make(map[string]bool), attempts: make(map[*keyTruth]attempt),
+	}
+	inc.ctx, inc.kill = context.WithCancel(context.Background())
+	inc.handle = newHandle(inc)
+	inc.transport = &walletauth.Transport{
+		Store: w.twist.storeOf(inc), Base: &network{inc}, BaseURL: "https://walletkit.test", ProjectID: project,
+		RefreshBefore: w.cond.before, RefreshTimeout: w.cond.timeout,
+		CaptureLogin: w.cond.capture, Clock: processClock{inc}, OnEvent: inc.onEvent,
+	}
+	if err := inc.transport.WrapRefresher(inc.steady); err != nil {
+		panic(err)
+	}
+	w.mu.Lock()
+	p.now = inc
+	w.note(inc.name, "starts", "", nil)
+	w.mu.Unlock()
+	if w.cond.keepAlive && p.id == 1 {
+		for _, key := range w.keys {
+			w.busy.Go(func() { inc.keepAlive(key) })
+		}
+	}
+}
+
+// keepAlive runs KeepAlive, and again after a while when the session is over.
+func (inc *incarnation) keepAlive(key *keyTruth) {
+	w := inc.world
+	for n := uint64(0); ; n++ {
+		a := &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.process.times)<<16 | n<<8 | 0x6b), at: inc, key: key, kind: keepsAlive}
+		began := time.Now()
+		err := inc.transport.KeepAlive(a.context(inc.ctx))
+		w.mu.Lock()
+		w.checkEnd(a, began, err)
+		w.mu.Unlock()
+		if inc.wait(a, nil, 3*time.Second, 6*time.Second) != nil || inc.isStopped() {
+			return
+		}
+	}
+}
+
+// isStopped reports whether the process was told to end.
+func (inc *incarnation) isStopped() bool {
+	inc.world.mu.Lock()
+	defer inc.world.mu.Unlock()
+	return inc.dead || inc.process.now != inc
+}
+
+// crash ends inc where it stands: what it had in memory is gone, and nothing
+// it does from here on has an effect. w.mu is held.
+func (w *world) crash(inc *incarnation, where string) {
+	if inc.dead || w.calm {
+		return
+	}
+	inc.dead = true
+	if inc.process.now == inc {
+		inc.process.now = nil
+	}
+	w.counts.crashes++
+	w.note(inc.name, "CRASHES", where, nil)
+	for _, key := range w.keys {
+		if p := key.pending; p != nil && p.at == inc {
+			key.pending = nil
+			if !p.login.wasStored() {
+				key.acked, key.possible = p.acked, p.possible
+				key.mayBe(p.login)
+			}
+		}
+	}
+	inc.kill()
+	for _, t := range inc.turns {
+		t.lose(errCrashed)
+	}
+	// What is left of it in the bubble are goroutines without effect. Shutdown
+	// ends those that would try for ever.
+	w.busy.Go(func() {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = inc.transport.Shutdown(ended)
+	})
+}
+
+// shutDown ends inc as a well-behaved program does.
+func (inc *incarnation) shutDown() {
+	w := inc.world
+	w.mu.Lock()
+	if inc.process.now != inc {
+		w.mu.Unlock()
+		return
+	}
+	inc.process.now = nil
+	w.note(inc.name, "shuts down", "", nil)
+	w.mu.Unlock()
+	err := inc.transport.Shutdown(inc.shutter().context(inc.ctx))
+	w.mu.Lock()
+	w.note(inc.name, "has shut down", "", err)
+	if err == nil {
+		inc.stopped = true
+		w.mu.Unlock()
+		if left := inc.transport.Remembers(); left != (walletauth.Remembered{}) {
+			w.mu.Lock()
+			w.violated(inc.name, "after Shutdown it remembers %+v", left)
+			w.mu.Unlock()
+		}
+		inc.kill()
+		return
+	}
+	w.crash(inc, "with sessions unsaved")
+	w.mu.Unlock()
+	inc.kill()
+}
+
+// shutter is who saves what is left when inc is shut down.
+func (inc *incarnation) shutter() *actor {
+	return &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.process.times)<<16 | 0x5d), at: inc, kind: shutsDown, parts: make(map[*keyTruth]*actor)}
+}
+
+// wait lets time pass for inc: an operation's latency. It ends early with ctx,
+// which may be nil, or with the process. A paused process comes back later.
+func (inc *incarnation) wait(a *actor, ctx context.Context, lo, hi time.Duration) error {
+	timer := time.NewTimer(a.roll(rollWait).between(lo, hi))
+	defer timer.Stop()
+	var done <-chan struct{}
+	if ctx != nil {
+		done = ctx.Done()
+	}
+	select {
+	case <-timer.C:
+	case <-done:
+		return ctx.Err()
+	case <-inc.ctx.Done():
+		return errCrashed
+	}
+	return inc.step(a, ctx, "")
+}
+
+// step is where a process may crash or be paused: on its way into and out of
+// everything that the world sees of it.
+func (inc *incarnation) step(a *actor, ctx context.Context, where string) error {
+	w := inc.world
+	w.mu.Lock()
+	if !w.calm {
+		w.mayStumble(inc, a, where)
+	}
+	left := time.Until(inc.pausedUntil)
+	w.mu.Unlock()
+	if left > 0 { // not all at the same instant
+		return inc.resume(a, ctx, left+a.roll(rollWait).between(0, time.Millisecond))
+	}
+	if inc.ctx.Err() != nil {
+		return errCrashed
+	}
+	return nil
+}
+
+// mayStumble crashes or pauses inc, if the seed says so. The steps around a
+// refresh, which have names, are where it hurts. w.mu is held.
+func (w *world) mayStumble(inc *incarnation, a *actor, where string) {
+	if w.cond.crash == 0 && w.cond.pause == 0 {
+		return
+	}
+	weight := 1.0
+	if where != "" {
+		weight = 12
+	}
+	d := a.rollLocked(rollStep)
+	if d.chance(w.cond.crash*weight) && w.counts.crashes < 6 {
+		w.crash(inc, where)
+	}
+	if d.chance(w.cond.pause*weight) && w.counts.pauses < 6 {
+		w.pause(inc, d.between(time.Second, 2*w.cond.lease))
+	}
+}
+
+// pause stops inc for a while, as a debugger, a laptop's lid or a starved
+// machine does. w.mu is held.
+func (w *world) pause(inc *incarnation, length time.Duration) {
+	w.counts.pauses++
+	inc.pausedUntil = time.Now().Add(length)
+	for _, t := range inc.turns {
+		t.paused = true
+	}
+	w.note(inc.name, "is paused", length.String(), nil)
+}
+
+func (inc *incarnation) resume(a *actor, ctx context.Context, after time.Duration) error {
+	timer := time.NewTimer(after)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-inc.ctx.Done():
+		return errCrashed
+	}
+	if ctx != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return inc.step(a, ctx, "")
+}
+
+// steady takes chance out of the delays between retries, so that the seed
+// alone decides them: a server's wish is obeyed, and this wish is never less
+// than the delay would have been.
+func (inc *incarnation) steady(refresher walletauth.Refresher) walletauth.Refresher {
+	return walletauth.RefresherFunc(func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+		inc.beginFlight(ctx)
+		next, err := inc.world.twist.refresh(inc, refresher, ctx, s)
+		var refused *walletauth.RefreshError
+		if err == nil || errors.Is(err, walletauth.ErrSessionExpired) || !errors.As(err, &refused) {
+			return next, err
+		}
+		steady := *refused
+		steady.RetryAfter = max(steady.RetryAfter, inc.retryDelay(ctx))
+		return nil, &steady
+	})
+}
+
+func (inc *incarnation) beginFlight(flight context.Context) {
+	key := actorOf(flight).key
+	inc.world.mu.Lock()
+	defer inc.world.mu.Unlock()
+	if inc.attempts[key].flight != flight {
+		inc.attempts[key] = attempt{flight: flight, began: time.Now()}
+	}
+}
+
+func (inc *incarnation) retryDelay(flight context.Context) time.Duration {
+	a := actorOf(flight)
+	w := inc.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := inc.attempts[a.key]
+	n.failures++
+	inc.attempts[a.key] = n
+	most := min(250*time.Millisecond<<min(n.failures-1, 5), 5*time.Second)
+	return most + a.rollLocked(rollRetry).between(0, most/2)
+}
+
+// onEvent notes what the Transport reports, and checks that a session is over
+// when it says so.
+func (inc *incarnation) onEvent(ctx context.Context, e walletauth.Event) {
+	w := inc.world
+	a := actorOf(ctx).on(w.keyNamed(e.Key))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note(a.String(), "event: "+string(e.Type), e.Key+" "+e.SessionID+" "+string(e.Reason), e.Err)
+	if e.Key != a.key.name {
+		w.violated(a.String(), "an event for %s names the key %s", a.key.name, e.Key)
+	}
+	if e.Type == walletauth.SessionOver && !inc.dead {
+		if l := w.walletkit.loginOf(e.SessionID); l == nil || l.ended == "" {
+			w.violated(a.String(), "a session that the server honours was called over: %s: %v", e.SessionID, e.Err)
+		}
+	}
+	if e.Err != nil {
+		w.checkText(a, e.Err)
+	}
+}
+
+// processClock is the machine's clock: its wall clock may be wrong, and its
+// timers are right but late while the process is paused.
+type processClock struct{ inc *incarnation }
+
+func (c processClock) Now() time.Time {
+	w := c.inc.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return systemTime(time.Now(), c.inc.process.skew)
+}
+
+func (c processClock) After(d time.Duration) <-chan time.Time {
+	due := make(chan time.Time, 1)
+	time.AfterFunc(d, func() { c.fire(due, d%time.Millisecond) })
+	return due
+}
+
+// fire lets a timer go off, after the pause if there is one. Two timers that
+// were due in the same pause still go off one after the other.
+func (c processClock) fire(due chan<- time.Time, apart time.Duration) {
+	w := c.inc.world
+	w.mu.Lock()
+	left := time.Until(c.inc.pausedUntil)
+	dead := c.inc.dead
+	w.mu.Unlock()
+	if left > 0 && !dead {
+		time.AfterFunc(left+apart, func() { c.fire(due, apart) })
+		return
+	}
+	due <- c.Now()
+}
+
+// afterPause calls f now, or when inc goes on.
+func (inc *incarnation) afterPause(f func()) {
+	inc.world.mu.Lock()
+	left := time.Until(inc.pausedUntil)
+	inc.world.mu.Unlock()
+	if left > 0 {
+		time.AfterFunc(left+time.Millisecond, f)
+		return
+	}
+	f()
+}

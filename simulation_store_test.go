@@ -1,0 +1,424 @@
+package walletauth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/walletauth/walletauth"
+)
+
+// sharedStore is a server that keeps the sessions of all processes, with a
+// lease and a fence for each key. What is in it is changed under the world's
+// mu, in one step, as a script in Redis or a statement in PostgreSQL would.
+type sharedStore struct {
+	world   *world
+	records map[*keyTruth]*record
+}
+
+type record struct {
+	versions []version // of which the last is current
+	fence    int       // given last
+	saved    int       // the fence of the last save
+	holder   *turn     // of the lease
+	until    time.Time // the lease's end
+	order    order     // of the last version, kept also by a store that forgets
+}
+
+type version struct {
+	at      time.Time
+	session *walletauth.Session // nil: deleted, or never there
+}
+
+func (r *record) current() *walletauth.Session { return r.versions[len(r.versions)-1].session }
+
+func (r *record) leased() bool { return r.holder != nil && time.Now().Before(r.until) }
+
+// order tells which of two states of a key is newer: a later login or logout
+// is, and within a login the later refresh.
+type order struct{ serial, refreshes int }
+
+func (o order) before(p order) bool {
+	return o.serial < p.serial || o.serial == p.serial && o.refreshes < p.refreshes
+}
+
+// turn is one Update from the moment it was given the lease.
+type turn struct {
+	by      *actor
+	inc     *incarnation
+	key     *keyTruth
+	fence   int
+	granted time.Time // by the store
+	sent    time.Time // the question, so that the holder thinks its lease shorter than it is
+	current *walletauth.Session
+
+	excl context.Context // what the function gets
+	lose context.CancelCauseFunc
+
+	// Guarded by the world's mu.
+	robbed bool // the lease ended, or went to somebody else, before the turn was over
+	paused bool // the process stood still while the function ran
+}
+
+// storeBugs are what stores get wrong. The search must find each.
+type storeBugs struct {
+	noExclusion   bool // the lease is given to whoever asks
+	noFence       bool // a save is taken, whoever has saved since
+	onlyMine      bool // a save is refused if the lease is not the saver's any more, and forgotten
+	losesSaves    bool // one save in four is confirmed and forgotten
+	noTombstone   bool // deleting a session deletes its fence
+	staleRead     bool // Update gives its function the local copy
+	mixesKeys     bool // Load answers with another key's session now and then
+	emptyWhenDown bool // an unreachable server is taken for one that holds no session
+}
+
+// handle is a process's client of the store.
+type handle struct {
+	inc    *incarnation
+	queues map[*keyTruth]chan struct{} // in front of the lease, one waiter per process
+	seen   map[*keyTruth]int           // the version of the local copy, +1
+
+	// Until when each of its ways to the server is down.
+	loadsDown, callsDown time.Time
+}
+
+func newHandle(inc *incarnation) *handle {
+	h := &handle{inc: inc, queues: make(map[*keyTruth]chan struct{}), seen: make(map[*keyTruth]int)}
+	for _, key := range inc.world.keys {
+		h.queues[key] = make(chan struct{}, 1)
+	}
+	return h
+}
+
+var errStoreDown = errors.New("the store's server does not answer")
+
+// errFencedOff is what a holder gets that comes back after a later one has
+// saved.
+var errFencedOff = errors.New("a later holder has saved")
+
+// Load answers from a local copy, which lags behind.
+func (h *handle) Load(ctx context.Context, name string) (*walletauth.Session, error) {
+	a := actorOf(ctx)
+	d := a.roll(rollLoad)
+	if err := h.inc.wait(a, ctx, time.Microsecond, 50*time.Microsecond); err != nil {
+		return nil, err
+	}
+	w := h.inc.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := w.keyNamed(name)
+	if w.bugs.mixesKeys && d.chance(0.05) {
+		key = w.keys[d.below(len(w.keys))]
+	}
+	if !w.calm && (time.Now().Before(h.loadsDown) || d.chance(w.cond.loadFails)) {
+		return h.loadWhileDown(key)
+	}
+	if s := h.copyOf(key); s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("%w (key %s)", walletauth.ErrNoSession, name)
+}
+
+func (h *handle) loadWhileDown(key *keyTruth) (*walletauth.Session, error) {
+	w := h.inc.world
+	if w.bugs.emptyWhenDown {
+		return nil, walletauth.ErrNoSession
+	}
+	if n := h.seen[key]; w.cond.copiesServe && n > 0 {
+		if s := w.store.records[key].versions[n-1].session; s != nil {
+			return s, nil
+		}
+	}
+	return nil, errStoreDown
+}
+
+// copyOf returns the local copy, which is as old as the world's conditions say
+// but never older than what this process has seen. That there is no session
+// is not kept: the server is asked.
+func (h *handle) copyOf(key *keyTruth) *walletauth.Session {
+	r := h.inc.world.store.records[key]
+	n := max(1, h.seen[key])
+	heard := time.Now().Add(-h.inc.world.cond.lag)
+	for n < len(r.versions) && (!r.versions[n].at.After(heard) || r.versions[n-1].session == nil) {
+		n++
+	}
+	h.seen[key] = n
+	return r.versions[n-1].session
+}
+
+// Update gets the lease, runs fn while renewing it, and saves with the fence.
+func (h *handle) Update(ctx context.Context, name string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	key := h.inc.world.keyNamed(name)
+	a := actorOf(ctx).on(key)
+	select {
+	case h.queues[key] <- struct{}{}:
+		defer func() { <-h.queues[key] }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	t, err := h.acquire(ctx, a, key)
+	if err != nil {
+		return err
+	}
+	next, err := h.run(ctx, t, fn)
+	if err != nil || next == t.current {
+		_ = h.call(a, "release", func() { t.record().release(t) }) // or it lapses
+		return err
+	}
+	return h.save(t, next)
+}
+
+func (t *turn) record() *record { return t.inc.world.store.records[t.key] }
+
+func (r *record) release(t *turn) {
+	if r.holder == t {
+		r.holder = nil
+	}
+}
+
+// acquire asks for the lease until it gets it or ctx ends.
+func (h *handle) acquire(ctx context.Context, a *actor, key *keyTruth) (*turn, error) {
+	for {
+		sent := time.Now()
+		var t *turn
+		if err := h.call(a, "acquire", func() { t = h.inc.world.store.grant(a, key) }); err != nil {
+			return nil, err
+		}
+		if t != nil {
+			t.sent = sent
+			h.inc.world.mu.Lock()
+			h.seen[key] = max(1, len(t.record().versions))
+			h.inc.world.mu.Unlock()
+			return t, nil
+		}
+		if err := h.inc.wait(a, ctx, 20*time.Millisecond, 250*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// grant gives the lease away if it is free. w.mu is held.
+func (s *sharedStore) grant(a *actor, key *keyTruth) *turn {
+	r, w := s.records[key], s.world
+	if r.leased() && !w.bugs.noExclusion {
+		return nil
+	}
+	if r.holder != nil && !r.leased() {
+		r.holder.robbed = true
+	}
+	r.fence++
+	t := &turn{by: a, inc: a.at, key: key, fence: r.fence, granted: time.Now(), current: r.current(), lose: func(error) {}}
+	if w.bugs.staleRead {
+		t.current = a.at.handle.copyOf(key)
+	}
+	r.holder, r.until = t, time.Now().Add(w.cond.lease)
+	w.note(a.String(), "gets the lease of", fmt.Sprintf("%s with fence %d and %s", key.name, t.fence, w.walletkit.describe(t.current)), nil)
+	return t
+}
+
+// run calls fn while it renews the lease beside it.
+func (h *handle) run(ctx context.Context, t *turn, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) (*walletauth.Session, error) {
+	w := h.inc.world
+	t.excl, t.lose = context.WithCancelCause(ctx)
+	defer t.lose(nil)
+	w.mu.Lock()
+	h.inc.turns[t.key] = t
+	w.mu.Unlock()
+	stop, renewed := make(chan struct{}), make(chan struct{})
+	go h.renew(t, stop, renewed)
+	defer func() {
+		close(stop)
+		<-renewed
+		w.mu.Lock()
+		delete(h.inc.turns, t.key)
+		w.mu.Unlock()
+	}()
+	return fn(t.excl, t.current)
+}
+
+// renew keeps the lease, and ends the turn's context when it may be lost: when
+// the server says so, or when it has not confirmed the lease for as long as
+// that lasts.
+func (h *handle) renew(t *turn, stop <-chan struct{}, renewed chan<- struct{}) {
+	defer close(renewed)
+	w := h.inc.world
+	lease := w.cond.lease
+	lost := func() { t.lose(errors.New("the lease has ended")) }
+	guard := time.AfterFunc(time.Until(t.sent.Add(lease)), func() { h.inc.afterPause(lost) })
+	defer guard.Stop()
+	for next := lease / 3; ; {
+		select {
+		case <-time.After(next):
+		case <-stop:
+			return
+		case <-t.excl.Done():
+			return
+		}
+		sent, ok := time.Now(), false
+		err := h.callAs(t.by, rollRenew, "renew", func() { ok = t.record().renew(t) })
+		switch {
+		case err != nil:
+			next = lease / 10
+		case !ok:
+			lost()
+			return
+		default:
+			next = lease / 3
+			guard.Reset(time.Until(sent.Add(lease)))
+		}
+	}
+}
+
+func (r *record) renew(t *turn) bool {
+	if r.holder != t || !r.leased() {
+		t.robbed = true
+		return false
+	}
+	r.until = time.Now().Add(t.inc.world.cond.lease)
+	return true
+}
+
+// save stores what fn returned and gives the lease back.
+func (h *handle) save(t *turn, next *walletauth.Session) error {
+	w := h.inc.world
+	for tries := 1; ; tries++ {
+		taken := false
+		err := h.call(t.by, "save", func() { taken = t.record().save(t, next) }, func() { w.walletkit.missed(next) })
+		if err == nil && !taken {
+			return errFencedOff
+		}
+		if err == nil || !w.cond.saveAgain || tries == 4 || h.inc.ctx.Err() != nil {
+			return err
+		}
+		if h.inc.wait(t.by, nil, 100*time.Millisecond, 500*time.Millisecond) != nil {
+			return err
+		}
+	}
+}
+
+// save takes next, and reports whether it did: not if a later holder has saved.
+// A repeated save is taken once. w.mu is held.
+func (r *record) save(t *turn, next *walletauth.Session) bool {
+	w := t.inc.world
+	w.walletkit.arrived(next)
+	mine := r.holder == t
+	if r.holder != t || !r.leased() {
+		t.robbed = true
+	}
+	r.release(t)
+	switch {
+	case r.saved == t.fence && sameSession(r.current(), next):
+		return true
+	case r.saved >= t.fence && !w.bugs.noFence && !w.bugs.noExclusion:
+		w.note(t.by.String(), "is fenced off with", w.walletkit.describe(next), nil)
+		return false
+	case w.bugs.onlyMine && !mine:
+		return true
+	case w.bugs.losesSaves && t.by.rollLocked(rollStep).chance(0.25):
+		return true
+	}
+	w.checkWrite(t, r, next)
+	r.saved = t.fence
+	r.versions = append(r.versions, version{time.Now(), next})
+	t.inc.handle.seen[t.key] = len(r.versions)
+	if next == nil && w.bugs.noTombstone {
+		r.fence, r.saved, r.holder = 0, 0, nil
+	}
+	w.note(t.by.String(), "stores", t.key.name+" "+w.walletkit.describe(next), nil)
+	return true
+}
+
+// call asks the server to do something, which takes a while and may fail on the
+// way there or back.
+func (h *handle) call(a *actor, what string, effect func(), missed ...func()) error {
+	return h.callAs(a, rollCall, what, effect, missed...)
+}
+
+func (h *handle) callAs(a *actor, kind rollKind, what string, effect func(), missed ...func()) error {
+	inc := h.inc
+	w := inc.world
+	if err := inc.step(a, nil, "before "+what); err != nil {
+		return err
+	}
+	d := a.roll(kind)
+	there, back := d.between(100*time.Microsecond, 4*time.Millisecond), d.between(100*time.Microsecond, 4*time.Millisecond)
+	outlives := d.chance(0.5)
+	fails := w.cond.callFails
+	if kind == rollRenew {
+		fails = w.cond.renewFails
+	}
+	lost, forgotten, limit := d.chance(fails), d.chance(w.cond.callForgets), d.between(time.Millisecond, 2*time.Second)
+	answered := make(chan error, 1)
+	go func() {
+		time.Sleep(there)
+		answered <- h.arrive(a, what, lost, outlives, effect, missed)
+	}()
+	err := inc.await(answered)
+	if err == nil {
+		err = inc.wait(a, nil, back, back)
+	}
+	if err == nil && forgotten && !w.isCalm() {
+		err = errStoreDown
+	}
+	if err == errStoreDown {
+		if waited := inc.wait(a, nil, limit, limit); waited != nil {
+			return waited
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return inc.step(a, nil, "after "+what)
+}
+
+// arrive is what happens at the server. What a process sent that has crashed
+// since may be on its way still.
+func (h *handle) arrive(a *actor, what string, lost, outlives bool, effect func(), missed []func()) error {
+	w := h.inc.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.calm && (lost || time.Now().Before(h.callsDown)) {
+		w.note(a.String(), "cannot "+what, a.key.name, nil)
+		for _, miss := range missed {
+			miss()
+		}
+		return errStoreDown
+	}
+	if !h.inc.dead || outlives {
+		effect()
+	}
+	return nil
+}
+
+// await waits for an answer or the end of the process.
+func (inc *incarnation) await(answered <-chan error) error {
+	select {
+	case err := <-answered:
+		return err
+	case <-inc.ctx.Done():
+		return errCrashed
+	}
+}
+
+func (w *world) isCalm() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calm
+}
+
+func (w *world) keyNamed(name string) *keyTruth {
+	for _, key := range w.keys {
+		if key.name == name {
+			return key
+		}
+	}
+	panic("a key that nobody used: " + name)
+}
+
+func sameSession(a, b *walletauth.Session) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.AccessToken == b.AccessToken && a.RefreshToken == b.RefreshToken
+}

@@ -1,0 +1,114 @@
+package walletauth_test
+
+import (
+	"flag"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	simSeed  = flag.Uint64("sim.seed", 0, "simulate this seed alone and print what happens")
+	simSeeds = flag.Uint64("sim.seeds", 0, "how many seeds to simulate (default 20000, 2000 under the race detector)")
+	simFirst = flag.Uint64("sim.first", 1, "the first seed to simulate")
+	simV     = flag.Bool("sim.v", false, "print the history of what is simulated by -sim.seed")
+)
+
+// TestSimulation searches for a history that breaks a promise of the package:
+// some processes over one store, a server that ends a session whose refresh
+// token comes back, and all that can go wrong between them. A seed decides
+// everything. What is promised is checked at every step; see the files
+// simulation_*_test.go, and checkSend, checkWrite, reused and recover above all.
+func TestSimulation(t *testing.T) {
+	if *simSeed != 0 {
+		w := simulate(t, *simSeed, nil)
+		if *simV || len(w.violations) > 0 {
+			t.Logf("conditions: %+v\n%s", w.cond, strings.Join(w.lines(), "\n"))
+		}
+		report(t, w)
+		return
+	}
+	seeds := *simSeeds
+	if seeds == 0 {
+		seeds = 20000
+		if raceDetector {
+			seeds = 2000
+		}
+		if testing.Short() {
+			seeds /= 10
+		}
+	}
+	began := time.Now()
+	total, run, failed := search(t, *simFirst, seeds, 3, nil)
+	for _, w := range failed {
+		t.Logf("seed %d: %+v\n%s", w.seed, w.cond, strings.Join(w.lines(), "\n"))
+		report(t, w)
+		t.Logf("again: go test -run '^TestSimulation$' -v . -sim.seed=%d -sim.v", w.seed)
+	}
+	t.Logf("%d seeds from %d in %v: %v", run, *simFirst, time.Since(began).Round(time.Second), total)
+}
+
+func report(t *testing.T, w *world) {
+	for _, v := range w.violations {
+		t.Errorf("seed %d: %s", w.seed, v)
+	}
+}
+
+func (c counts) String() string {
+	return fmt.Sprintf("%d requests, of which %d failed; %d refreshes sent, %d reached the server; %d logins, %d logouts; "+
+		"%d crashes, %d pauses, %d leases lost by the store, %d clocks set; "+
+		"sessions lost: %d to a lost reply, %d to a refresh that was given up and arrived late, %d to a crash between commit and save, %d to a lease or a save that failed in between, %d ended by the server itself, others: none; "+
+		"longest answer %v, longest recovery %v",
+		c.requests, c.failed, c.refreshes, c.commits, c.logins, c.logouts, c.crashes, c.pauses, c.snatches, c.jumps,
+		c.lostReply, c.lostLate, c.lostCrash, c.lostExclusion, c.revoked, c.longest, c.recovery)
+}
+
+// search simulates seeds on all processors until enough of them have failed.
+func search(t *testing.T, first, seeds uint64, enough int, change func(*world)) (total counts, run int, failed []*world) {
+	var mu sync.Mutex
+	var next atomic.Uint64
+	next.Store(first)
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for {
+				seed := next.Add(1) - 1
+				mu.Lock()
+				full := len(failed) >= enough
+				mu.Unlock()
+				if full || seed >= first+seeds {
+					return
+				}
+				w := simulate(t, seed, change)
+				mu.Lock()
+				total.add(w.counts)
+				run++
+				if len(w.violations) > 0 {
+					failed = append(failed, w)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	return total, run, failed
+}
+
+// simulate runs the world of a seed in a bubble of its own.
+func simulate(t *testing.T, seed uint64, change func(*world)) (w *world) {
+	defer func() {
+		if p := recover(); p != nil { // a bubble that cannot end: its goroutines are stuck
+			w.violations = append(w.violations, fmt.Sprint(p))
+		}
+	}()
+	synctest.Test(t, func(*testing.T) {
+		w = newWorld(seed, change)
+		w.run()
+	})
+	return w
+}
