@@ -110,9 +110,18 @@ func TestTwentyProcessesShareOneSession(t *testing.T) {
 	if least := int(lasts/ttl) - 2; stats.Refreshes < least {
 		t.Errorf("%d refreshes, and there must have been %d: the test proves nothing", stats.Refreshes, least)
 	}
-	if now := srv.Sessions("user"); len(now) != 1 || now[0].ID != login.ID {
-		t.Errorf("the session is not the one of the login any more: %v", now)
-	} else if s, err := st.Load(t.Context(), ""); err != nil || s.RefreshToken != now[0].RefreshToken {
+	checkStoredLast(t, srv, st, login)
+}
+
+// checkStoredLast demands that the session is still the one of the login, and
+// that the file holds what was issued last.
+func checkStoredLast(t *testing.T, srv *walletauthtest.Server, st *filestore.Store, login *walletauth.Session) {
+	t.Helper()
+	now := srv.Sessions("user")
+	if len(now) != 1 || now[0].ID != login.ID {
+		t.Fatalf("the session is not the one of the login any more: %v", now)
+	}
+	if s, err := st.Load(t.Context(), ""); err != nil || s.RefreshToken != now[0].RefreshToken {
 		t.Errorf("the file does not hold what was issued last: %v", err)
 	}
 }

@@ -22,41 +22,45 @@ import (
 // command is the one that an error's text ends in, up to the next clause.
 var command = regexp.MustCompile(`(?:chmod [0-7]+|rm) (?:'[^']*'|[^ ,]+)`)
 
-// Each row spoils a folder that holds session 1. Load and Update must refuse
-// it, name the path and give a command; that command, run by a shell, must
-// help.
+// spoiled is a way to spoil a folder that holds session 1.
+type spoiled struct {
+	spoil func(t *testing.T, dir, file string)
+	at    func(dir, file string) string // the path to be named
+	want  string
+	kept  bool // the session is there again after the command
+}
+
+var spoils = map[string]spoiled{
+	"file others can read":      {chmod(fileOf, 0o644), fileOf, "other users may open it (mode 0644): run chmod 600 ", true},
+	"file the group can read":   {chmod(fileOf, 0o640), fileOf, "other users may open it (mode 0640): run chmod 600 ", true},
+	"file others can write":     {chmod(fileOf, 0o602), fileOf, "other users may open it (mode 0602): run chmod 600 ", true},
+	"folder others can read":    {chmod(dirOf, 0o755), dirOf, "other users may open it (mode 0755): run chmod 700 ", true},
+	"folder the group can list": {chmod(dirOf, 0o750), dirOf, "other users may open it (mode 0750): run chmod 700 ", true},
+	"folder open to all":        {chmod(dirOf, 0o777), dirOf, "other users may open it (mode 0777): run chmod 700 ", true},
+	"symlink to the file":       {spoilLink, fileOf, "it is a symbolic link", false},
+	"symlink out of the folder": {spoilFarLink, fileOf, "it is a symbolic link", false},
+	"symlink to nothing":        {spoilDanglingLink, fileOf, "it is a symbolic link", false},
+	"symlink as the folder":     {spoilFolderLink, dirOf, "it is a symbolic link", false},
+	"empty file":                {content(func(b []byte) []byte { return nil }), fileOf, "it is empty: restore the file, or remove it and log in again: rm ", false},
+	"file of something else":    {content(func(b []byte) []byte { return []byte(`{"token":"refresh-secret"}`) }), fileOf, "it is not a session file of this version", false},
+	"file of a later version":   {content(func(b []byte) []byte { return bytes.Replace(b, []byte(" 1 "), []byte(" 2 "), 1) }), fileOf, "it is not a session file of this version", false},
+	"file cut to its first line": {content(func(b []byte) []byte { return b[:bytes.IndexByte(b, '\n')] }), fileOf,
+		"the session is not valid JSON: restore the file, or remove it and log in again: rm ", false},
+	"truncated file": {content(func(b []byte) []byte { return b[:len(b)-5] }), fileOf, "the session is not valid JSON", false},
+	"file with a hole in it": {content(func(b []byte) []byte {
+		return bytes.Replace(b, []byte("refresh-secret-000001"), nil, 1)
+	}), fileOf, "the session lacks refresh_token", false},
+	"huge file":                    {content(func(b []byte) []byte { return append(b, make([]byte, 2<<20)...) }), fileOf, "it is larger than any session", false},
+	"file of another user's key":   {spoilCopy, fileOf, "it belongs to another session key", false},
+	"lock file others can open":    {spoilLockMode, lockOf, "other users may open it (mode 0666): run chmod 600 ", true},
+	"symlink as the lock":          {spoilLockLink, lockOf, "it is a symbolic link", true},
+	"space and quote in the names": {chmod(fileOf, 0o644), fileOf, "run chmod 600 '", true},
+}
+
+// Load and Update must refuse what is spoiled, name the path and give a
+// command; that command, run by a shell, must help.
 func TestRefusalSaysHowToMendIt(t *testing.T) {
-	for name, row := range map[string]struct {
-		spoil func(t *testing.T, dir, file string)
-		at    func(dir, file string) string // the path to be named
-		want  string
-		kept  bool // the session is there again after the command
-	}{
-		"file others can read":      {chmod(fileOf, 0o644), fileOf, "other users may open it (mode 0644): run chmod 600 ", true},
-		"file the group can read":   {chmod(fileOf, 0o640), fileOf, "other users may open it (mode 0640): run chmod 600 ", true},
-		"file others can write":     {chmod(fileOf, 0o602), fileOf, "other users may open it (mode 0602): run chmod 600 ", true},
-		"folder others can read":    {chmod(dirOf, 0o755), dirOf, "other users may open it (mode 0755): run chmod 700 ", true},
-		"folder the group can list": {chmod(dirOf, 0o750), dirOf, "other users may open it (mode 0750): run chmod 700 ", true},
-		"folder open to all":        {chmod(dirOf, 0o777), dirOf, "other users may open it (mode 0777): run chmod 700 ", true},
-		"symlink to the file":       {spoilLink, fileOf, "it is a symbolic link", false},
-		"symlink out of the folder": {spoilFarLink, fileOf, "it is a symbolic link", false},
-		"symlink to nothing":        {spoilDanglingLink, fileOf, "it is a symbolic link", false},
-		"symlink as the folder":     {spoilFolderLink, dirOf, "it is a symbolic link", false},
-		"empty file":                {content(func(b []byte) []byte { return nil }), fileOf, "it is empty: restore the file, or remove it and log in again: rm ", false},
-		"file of something else":    {content(func(b []byte) []byte { return []byte(`{"token":"refresh-secret"}`) }), fileOf, "it is not a session file of this version", false},
-		"file of a later version":   {content(func(b []byte) []byte { return bytes.Replace(b, []byte(" 1 "), []byte(" 2 "), 1) }), fileOf, "it is not a session file of this version", false},
-		"file cut to its first line": {content(func(b []byte) []byte { return b[:bytes.IndexByte(b, '\n')] }), fileOf,
-			"the session is not valid JSON: restore the file, or remove it and log in again: rm ", false},
-		"truncated file": {content(func(b []byte) []byte { return b[:len(b)-5] }), fileOf, "the session is not valid JSON", false},
-		"file with a hole in it": {content(func(b []byte) []byte {
-			return bytes.Replace(b, []byte("refresh-secret-000001"), nil, 1)
-		}), fileOf, "the session lacks refresh_token", false},
-		"huge file":                    {content(func(b []byte) []byte { return append(b, make([]byte, 2<<20)...) }), fileOf, "it is larger than any session", false},
-		"file of another user's key":   {spoilCopy, fileOf, "it belongs to another session key", false},
-		"lock file others can open":    {spoilLockMode, lockOf, "other users may open it (mode 0666): run chmod 600 ", true},
-		"symlink as the lock":          {spoilLockLink, lockOf, "it is a symbolic link", true},
-		"space and quote in the names": {chmod(fileOf, 0o644), fileOf, "run chmod 600 '", true},
-	} {
+	for name, row := range spoils {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "sessions")
 			if strings.HasPrefix(name, "space") {
