@@ -31,8 +31,13 @@ func open(place string, lease time.Duration) (walletauth.TokenStore, error) {
 const urlEnv = "WALLETAUTH_REDIS_URL"
 
 func TestMain(m *testing.M) {
+	redis.SetLogger(silence{}) // it tells of each attempt to reach a server that is stopped
 	remotetest.Main(m, open)
 }
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
 
 // redisURL is the Redis of all tests that do not need one of their own: the
 // one that the environment names, or one that is started for them.
@@ -130,4 +135,11 @@ func newStore(t testing.TB) *redisstore.Store {
 	s := &redisstore.Store{Client: newClient(t, 10), Prefix: prefix}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
+}
+
+func save(t testing.TB, s walletauth.TokenStore, key string, session *walletauth.Session) {
+	t.Helper()
+	if err := walletauth.Save(context.Background(), s, key, session); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -73,8 +73,9 @@ type Store struct {
 	CacheFor time.Duration
 
 	// MaxCopies bounds the local copies. If zero, 100,000; less than 2 counts as
-	// 2. Those used longest ago make room, and those unused for 10 to 20
-	// minutes are dropped.
+	// 2. When there are as many, up to half of them make room, those used
+	// longest ago. Those unused for 10 to 20 minutes are dropped. A copy takes
+	// about 500 bytes and its tokens.
 	MaxCopies int
 
 	// Codec is how a session is written down. If nil, walletauth.JSONCodec,

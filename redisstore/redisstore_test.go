@@ -1,13 +1,26 @@
 package redisstore_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
+	"github.com/walletauth/walletauth/redisstore"
 	"github.com/walletauth/walletauth/walletauthtest"
 )
 
@@ -15,25 +28,42 @@ func TestStore(t *testing.T) {
 	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore { return newStore(t) })
 }
 
+func TestStoreSealed(t *testing.T) {
+	codec, err := walletauth.NewSealedCodec(bytes.Repeat([]byte("k"), 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(t)
+	s.Codec = codec
+	want := remotetest.Session("sealed")
+	save(t, s, "user", want)
+	other := &redisstore.Store{Client: s.Client, Prefix: s.Prefix, Codec: codec}
+	defer other.Close()
+	if got, err := other.Load(t.Context(), "user"); err != nil || got.AccessToken != want.AccessToken {
+		t.Errorf("Load: %v, %v", got, err)
+	}
+	plain := &redisstore.Store{Client: s.Client, Prefix: s.Prefix}
+	defer plain.Close()
+	if _, err := plain.Load(t.Context(), "user"); err == nil || errors.Is(err, walletauth.ErrNoSession) {
+		t.Errorf("Load with another Codec: %v, want an error that is not ErrNoSession", err)
+	}
+}
+
 // TestStoreInEightProcesses runs TestStore in 8 processes at once, over one
 // Redis.
 func TestStoreInEightProcesses(t *testing.T) {
 	url := redisURL(t)
-	errs := make(chan error)
+	var all sync.WaitGroup
 	for range 8 {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStore$")
-		cmd.Env = append(os.Environ(), urlEnv+"="+url)
-		go func() {
-			out, err := cmd.CombinedOutput()
-			if err != nil {
+		cmd.Env = append(os.Environ(), urlEnv+"="+url, "GORACE=atexit_sleep_ms=0")
+		all.Go(func() {
+			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
-			errs <- err
-		}()
+		})
 	}
-	for range 8 {
-		<-errs
-	}
+	all.Wait()
 }
 
 func TestProcesses(t *testing.T) {
@@ -50,4 +80,282 @@ func TestProcesses(t *testing.T) {
 
 func TestTakeover(t *testing.T) {
 	remotetest.Takeover(t, open, place(t))
+}
+
+func TestClientMissing(t *testing.T) {
+	s := new(redisstore.Store)
+	_, err := s.Load(t.Context(), "user")
+	if err == nil || !strings.Contains(err.Error(), "Client is nil") {
+		t.Errorf("Load: %v", err)
+	}
+	if err := walletauth.Delete(t.Context(), s, "user"); err == nil || !strings.Contains(err.Error(), "Client is nil") {
+		t.Errorf("Update: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// TestLoginIsSeenAtOnce: that there was no session is not remembered.
+func TestLoginIsSeenAtOnce(t *testing.T) {
+	here := newStore(t)
+	there := &redisstore.Store{Client: here.Client, Prefix: here.Prefix}
+	defer there.Close()
+	for range 100 {
+		if _, err := here.Load(t.Context(), "user"); !errors.Is(err, walletauth.ErrNoSession) {
+			t.Fatalf("Load before the login: %v", err)
+		}
+		save(t, there, "user", remotetest.Session("login"))
+		if _, err := here.Load(t.Context(), "user"); err != nil {
+			t.Fatalf("Load after a login in another process: %v", err)
+		}
+		if err := walletauth.Delete(t.Context(), here, "user"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOutage: while Redis is away, requests go on with the copies; an Update
+// fails with an error that names the store and no token.
+func TestOutage(t *testing.T) {
+	r := ownServer(t)
+	opened, err := open(r.url+" outage:", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := opened.(*redisstore.Store)
+	s.CacheFor = 100 * time.Millisecond
+	defer s.Close()
+	save(t, s, "user", remotetest.Session("secret"))
+	r.service.Stop(syscall.SIGKILL)
+	var slowest time.Duration
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		began := time.Now()
+		if _, err := s.Load(t.Context(), "user"); err != nil {
+			t.Fatalf("Load during an outage: %v", err)
+		}
+		slowest = max(slowest, time.Since(began))
+	}
+	t.Logf("the slowest Load during the outage took %v", slowest)
+	if _, err := s.Load(t.Context(), "nobody"); err == nil || errors.Is(err, walletauth.ErrNoSession) {
+		t.Errorf("Load of what there is no copy of: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	err = walletauth.Save(ctx, s, "user", remotetest.Session("secret"))
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "redisstore: ") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("Update during an outage: %v", err)
+	}
+	if err := r.start(); err != nil {
+		t.Fatal(err)
+	}
+	save(t, s, "user", remotetest.Session("after"))
+}
+
+// TestWithoutPubSub: a process that may not subscribe sees an Update of
+// another after CacheFor.
+func TestWithoutPubSub(t *testing.T) {
+	r := ownServer(t)
+	opened, err := open(r.url+" deaf:", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer := opened.(*redisstore.Store)
+	defer writer.Close()
+	if err := writer.Client.Do(t.Context(), "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels").Err(); err != nil {
+		t.Fatal(err)
+	}
+	options, err := redis.ParseURL(r.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Username, options.Password = "deaf", "any"
+	deaf := &redisstore.Store{Client: redis.NewClient(options), Prefix: writer.Prefix, CacheFor: 100 * time.Millisecond}
+	defer deaf.Close()
+	for i := range 5 {
+		save(t, writer, "user", remotetest.Session(strconv.Itoa(i)))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		awaitID(ctx, t, deaf, strconv.Itoa(i))
+		cancel()
+	}
+	if err := walletauth.Save(t.Context(), deaf, "user", remotetest.Session("unheard")); err == nil {
+		t.Error("an Update of which nobody could hear was stored")
+	}
+	if s, err := writer.Load(t.Context(), "user"); err != nil || s.ID != "4" {
+		t.Errorf("after an Update that failed: %v, %v", s, err)
+	}
+}
+
+func awaitID(ctx context.Context, t *testing.T, s walletauth.TokenStore, want string) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		got, err := s.Load(ctx, "user")
+		if err != nil {
+			t.Fatalf("Load: %v, want session %s", err, want)
+		}
+		if got.ID == want {
+			return
+		}
+		<-tick.C
+	}
+}
+
+// TestPubSubConnectionLost: what was missed between two subscriptions is found
+// out.
+func TestPubSubConnectionLost(t *testing.T) {
+	s := newStore(t)
+	other := &redisstore.Store{Client: s.Client, Prefix: s.Prefix}
+	defer other.Close()
+	save(t, other, "user", remotetest.Session("0"))
+	for i := range 5 {
+		if _, err := s.Load(t.Context(), "user"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Client.Do(t.Context(), "CLIENT", "KILL", "TYPE", "pubsub").Err(); err != nil {
+			t.Fatal(err)
+		}
+		id := strconv.Itoa(i + 1)
+		save(t, other, "user", remotetest.Session(id))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		awaitID(ctx, t, s, id)
+		cancel()
+	}
+}
+
+// TestFlushed: Redis losing everything is a logout, and nothing that was known
+// of before stands in the way of a new login.
+func TestFlushed(t *testing.T) {
+	s := newStore(t)
+	for i := range 5 {
+		save(t, s, "user", remotetest.Session(strconv.Itoa(i)))
+	}
+	if err := s.Client.Del(t.Context(), s.Prefix+"user").Err(); err != nil {
+		t.Fatal(err)
+	}
+	save(t, s, "user", remotetest.Session("login"))
+	err := s.Update(t.Context(), "user", func(_ context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		if current == nil || current.ID != "login" {
+			t.Errorf("after a login the session is %v", current)
+		}
+		return current, nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLostWhileHeld: what is stored after Redis has forgotten the lease is
+// stored, and the fence does not come again.
+func TestLostWhileHeld(t *testing.T) {
+	s := newStore(t)
+	save(t, s, "user", remotetest.Session("1"))
+	save(t, s, "user", remotetest.Session("2"))
+	err := s.Update(t.Context(), "user", func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
+		return remotetest.Session("3"), s.Client.Del(ctx, s.Prefix+"user").Err()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	save(t, s, "user", remotetest.Session("4"))
+	if got, err := s.Load(t.Context(), "user"); err != nil || got.ID != "4" {
+		t.Errorf("Load: %v, %v", got, err)
+	}
+}
+
+// TestExpiry: what Redis keeps it keeps for a day longer than the refresh
+// token lives, and the fence of a deleted session for a day.
+func TestExpiry(t *testing.T) {
+	s := newStore(t)
+	session := remotetest.Session("1")
+	session.RefreshTokenExpiresAt = time.Now().Add(48 * time.Hour)
+	ttl := func() time.Duration {
+		d, err := s.Client.PTTL(t.Context(), s.Prefix+"user").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Round(time.Hour)
+	}
+	save(t, s, "user", session)
+	if d := ttl(); d != 72*time.Hour {
+		t.Errorf("a session is kept for %v, want 72h", d)
+	}
+	if err := walletauth.Delete(t.Context(), s, "user"); err != nil {
+		t.Fatal(err)
+	}
+	if d := ttl(); d != 24*time.Hour {
+		t.Errorf("a deleted session's fence is kept for %v, want 24h", d)
+	}
+}
+
+// TestBackgroundEnds: Close leaves no goroutine of the store behind, and a
+// Store that is not used starts none.
+func TestBackgroundEnds(t *testing.T) {
+	s := newStore(t)
+	if n := goroutines(); n != 0 {
+		t.Errorf("%d goroutines before first use", n)
+	}
+	save(t, s, "user", remotetest.Session("1"))
+	if n := goroutines(); n == 0 {
+		t.Error("no goroutine after first use: the test looks for the wrong name")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := goroutines(); n != 0 {
+		t.Errorf("%d goroutines after Close", n)
+	}
+	if _, err := s.Load(t.Context(), "user"); err != nil {
+		t.Errorf("Load after Close: %v", err)
+	}
+}
+
+// goroutines counts those of feeds.
+func goroutines() int {
+	stacks := make([]byte, 1<<20)
+	return len(regexp.MustCompile(`remote\.\(\*feed\)\.run`).FindAll(stacks[:runtime.Stack(stacks, true)], -1))
+}
+
+var many = flag.Int("sessions", 2000, "the number of sessions in TestManySessions")
+
+// TestManySessions logs what a session costs at the server and in the process,
+// and checks that copies are bounded.
+func TestManySessions(t *testing.T) {
+	r := ownServer(t)
+	opened, err := open(r.url+" many:", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := opened.(*redisstore.Store)
+	defer s.Close()
+	s.MaxCopies = 3 * *many // so that all are kept
+	size := 0
+	before, heap := usedMemory(t, s.Client), remotetest.Heap()
+	remotetest.Each(*many, func(i int) {
+		session := remotetest.Session(fmt.Sprintf("%0700d", i)) // tokens of the usual length
+		if i == 0 {
+			data, _ := walletauth.JSONCodec{}.Encode("", session)
+			size = len(data)
+		}
+		save(t, s, fmt.Sprintf("user-%d", i), session)
+	})
+	t.Logf("%d sessions of %d bytes as JSON: at the server %d bytes each, in the process %d bytes each",
+		*many, size, (usedMemory(t, s.Client)-before) / *many, (remotetest.Heap()-heap) / *many)
+	runtime.KeepAlive(s)
+}
+
+func usedMemory(t *testing.T, client redis.UniversalClient) int {
+	t.Helper()
+	info, err := client.Info(t.Context(), "memory").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(info, "used_memory:")
+	number, _, _ := strings.Cut(rest, "\r\n")
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

@@ -56,19 +56,20 @@ return 1`)
 if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end
 return redis.call('HDEL', KEYS[1], 'o', 'u')`)
 
-	// f follows w where Redis has lost what it knew: a fence must not come
-	// again.
+	// PUBLISH comes first: if an ACL forbids it, nothing is changed of which the
+	// others would not hear. f follows w where Redis has lost what it
+	// knew, since a fence must not come again.
 	saveScript = redis.NewScript(clock + `
 local o, w, f, s = unpack(redis.call('HMGET', KEYS[1], 'o', 'w', 'f', 's'))
-if o == ARGV[1] then redis.call('HDEL', KEYS[1], 'o', 'u') end
 local fence = tonumber(ARGV[2])
 if s == ARGV[1] then return 1 end
 if fence <= tonumber(w or 0) then return 0 end
+redis.call('PUBLISH', ARGV[5], ARGV[6])
+if o == ARGV[1] then redis.call('HDEL', KEYS[1], 'o', 'u') end
 if fence > tonumber(f or 0) then redis.call('HSET', KEYS[1], 'f', ARGV[2]) end
 redis.call('HSET', KEYS[1], 's', ARGV[1], 'w', ARGV[2])
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], 'd') else redis.call('HSET', KEYS[1], 'd', ARGV[3]) end
 redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.max(now, tonumber(ARGV[4])) + day))
-redis.call('PUBLISH', ARGV[5], ARGV[6])
 return 1`)
 )
 

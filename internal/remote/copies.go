@@ -18,7 +18,8 @@ type copies struct {
 	mu         sync.RWMutex // guards what follows, the slots too
 	young, old map[string]*slot
 	turned     time.Time // when the generations last changed
-	epoch      uint64    // counts the subscriptions there have been
+	listening  bool      // there is a subscription
+	epoch      uint64    // counts those there have been
 	proven     time.Time // until when everything that changed has been heard of
 }
 
@@ -66,7 +67,9 @@ func (s *slot) usable(c *copies, now time.Time, trust time.Duration) bool {
 	switch {
 	case s.session == nil || s.outdated:
 		return false
-	case s.epoch == c.epoch && c.epoch > 0 && elapsed(c.proven, now) < trust:
+	case c.listening && s.epoch != c.epoch:
+		return false // it may have changed between two subscriptions
+	case s.epoch == c.epoch && elapsed(c.proven, now) < trust:
 		return true
 	default:
 		return elapsed(s.asOf, now) < trust
@@ -220,6 +223,13 @@ func (c *copies) subscribed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.epoch++
+	c.listening = true
+}
+
+func (c *copies) unsubscribed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.listening = false
 }
 
 // prove says that every change until then has been heard of.

@@ -95,6 +95,7 @@ func (f *feed) listen(ctx context.Context) error {
 	}
 	defer sub.Close()
 	f.copies.subscribed()
+	defer f.copies.unsubscribed()
 	var reader sync.WaitGroup
 	defer reader.Wait()
 	defer cancel()

@@ -45,7 +45,7 @@ func New(c Config) *Store {
 	if s.Trust > 0 {
 		s.copies.max = c.Copies
 	}
-	s.feed = feed{server: c.Server, gate: s.gate, copies: &s.copies, every: max(s.Trust, maxTrust/5) / 3}
+	s.feed = feed{server: c.Server, gate: s.gate, copies: &s.copies, every: max(s.Trust/3, 50*time.Millisecond)}
 	return s
 }
 
@@ -65,9 +65,9 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 	return session, nil
 }
 
-// patience is for how long the server may think where there is an outdated
-// copy to answer with.
-const patience = time.Second
+// patience is for how long the server may think where there is a copy to answer
+// with.
+const patience = 500 * time.Millisecond
 
 // fetch returns what the server holds, or the copy that may be outdated while
 // the server cannot be asked.
@@ -77,15 +77,19 @@ func (s *Store) fetch(ctx context.Context, id, key string) (*walletauth.Session,
 	}
 	s.keepCoherent()
 	stale := s.copies.any(id)
-	if stale != nil && s.outage.lasts() {
+	outage := stale != nil && s.outage.lasts()
+	if outage && !s.outage.due() {
 		return stale, nil
 	}
 	r, isNew := s.copies.join(id)
 	if isNew {
 		go s.read(ctx, r, key, stale != nil)
 	}
-	if stale == nil {
+	switch {
+	case stale == nil:
 		return r.wait(ctx)
+	case outage:
+		return stale, nil
 	}
 	hurried, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -118,10 +122,12 @@ func (s *Store) read(ctx context.Context, r *read, key string, hasCopy bool) {
 		return s.Server.Read(ctx, r.id)
 	})
 	if err != nil {
+		s.outage.begin()
 		s.copies.drop(r.look)
 		r.failed, r.err = true, err
 		return
 	}
+	s.outage.end()
 	if r.session, r.err = s.take(r.look, key, record); r.session == nil && r.err == nil {
 		r.err = walletauth.ErrNoSession
 	}
@@ -217,9 +223,19 @@ func recovered(err *error) {
 	}
 }
 
-// outage remembers for a second that the server could not be asked, so that
-// only one request in a second finds out whether it still is so.
-type outage struct{ until atomic.Int64 }
+// outage remembers that the server could not be asked. Until it answers again
+// one question in a second finds that out, and no Load waits for it that has a
+// copy.
+type outage struct {
+	next atomic.Int64 // when to ask, in nanoseconds of Unix time; 0: no outage
+}
 
-func (o *outage) begin()      { o.until.Store(time.Now().Add(time.Second).UnixNano()) }
-func (o *outage) lasts() bool { return time.Now().UnixNano() < o.until.Load() }
+func (o *outage) begin()      { o.next.Store(time.Now().Add(time.Second).UnixNano()) }
+func (o *outage) end()        { o.next.Store(0) }
+func (o *outage) lasts() bool { return o.next.Load() != 0 }
+
+// due reports whether the caller is the one to ask.
+func (o *outage) due() bool {
+	next, now := o.next.Load(), time.Now()
+	return now.UnixNano() >= next && o.next.CompareAndSwap(next, now.Add(time.Second).UnixNano())
+}

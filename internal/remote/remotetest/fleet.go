@@ -3,7 +3,10 @@ package remotetest
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -65,6 +68,9 @@ type Members struct {
 }
 
 func (m *Members) finish() (sum tally) {
+	for _, p := range m.list {
+		p.end()
+	}
 	for _, p := range m.list {
 		var t tally
 		p.finish(&t)
@@ -140,7 +146,7 @@ func Takeover(t *testing.T, open Open, place string) {
 			if err := store.Update(t.Context(), key, c.meanwhile); err != nil {
 				t.Errorf("the Update after the lease had ended: %v", err)
 			}
-			_ = p.stdin.Close()
+			p.end()
 			p.signal(syscall.SIGCONT)
 			var h held
 			p.finish(&h)
@@ -201,6 +207,9 @@ func Visibility(t *testing.T, open Open, place string) {
 		<-tick.C
 	}
 	<-time.After(time.Second)
+	for _, p := range list {
+		p.end()
+	}
 	var all []time.Duration
 	for _, p := range list {
 		var delays []time.Duration
@@ -260,4 +269,27 @@ func slowestQuery(t *testing.T, query func(context.Context) error, done <-chan s
 			return slowest
 		}
 	}
+}
+
+// Heap returns the bytes in use on the heap.
+func Heap() int {
+	runtime.GC()
+	runtime.GC() // sync.Pool keeps what it has for one
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// Each calls fn with the numbers below n, from 16 goroutines.
+func Each(n int, fn func(i int)) {
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				fn(i)
+			}
+		})
+	}
+	all.Wait()
 }

@@ -209,7 +209,7 @@ func start(t *testing.T, o order) *process {
 		t.Fatal(err)
 	}
 	p := &process{t: t, cmd: exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")}
-	p.cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
+	p.cmd.Env = append(os.Environ(), orderEnv+"="+string(text), "GORACE=atexit_sleep_ms=0") // 20 times a second is long
 	p.cmd.Stderr = os.Stderr
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
@@ -244,10 +244,15 @@ func (p *process) ready() {
 	p.hear(&word)
 }
 
+// end tells the process to come to its end.
+func (p *process) end() {
+	_ = p.stdin.Close() // a process that has ended says nothing, which is found by finish
+}
+
 // finish ends the process and reads what it reports.
 func (p *process) finish(report any) {
 	p.t.Helper()
-	_ = p.stdin.Close() // a process that has ended says nothing, which is found below
+	p.end()
 	p.hear(report)
 	if err := p.cmd.Wait(); err != nil {
 		p.t.Errorf("a process ended with %v", err)
