@@ -1,0 +1,377 @@
+package walletauth_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/walletauthtest"
+)
+
+const (
+	ours     = `{"code":null,"error":"no"}` // WalletKit's ErrorResponse
+	wallHTML = "<html><h1>Blocked by policy</h1></html>"
+)
+
+// What a refresh may be answered, and what is made of it while the access
+// token has expired.
+var answers = map[string]struct {
+	fault   walletauthtest.Fault
+	retried bool // at once
+	over    bool
+	says    string // the error, if it is not retried
+}{
+	"400 of WalletKit":             {fault: walletauthtest.Fault{Status: 400, Body: ours}, over: true, says: "log in again"},
+	"401 of WalletKit":             {fault: walletauthtest.Fault{Status: 401, Body: ours}, over: true, says: "log in again"},
+	"403 of WalletKit":             {fault: walletauthtest.Fault{Status: 403, Body: `{"code":"E7","error":"no"}`}, over: true, says: `code "E7": "no"`},
+	"400 in HTML":                  {fault: walletauthtest.Fault{Status: 400, Body: wallHTML}, says: "firewall or proxy"},
+	"401 in HTML":                  {fault: walletauthtest.Fault{Status: 401, Body: wallHTML}, says: "firewall or proxy"},
+	"a firewall's 403":             {fault: walletauthtest.Fault{Status: 403, Body: wallHTML}, says: "status 403 Forbidden: the reply is not WalletKit's"},
+	"401 with another's JSON":      {fault: walletauthtest.Fault{Status: 401, Body: `{"message":"unauthorized"}`}, says: "firewall or proxy"},
+	"403 with an error object":     {fault: walletauthtest.Fault{Status: 403, Body: `{"error":{"code":403}}`}, says: "firewall or proxy"},
+	"401 without a body":           {fault: walletauthtest.Fault{Status: 401}, says: "firewall or proxy"},
+	"401 with a null error":        {fault: walletauthtest.Fault{Status: 401, Body: `{"code":null,"error":null}`}, says: "firewall or proxy"},
+	"404":                          {fault: walletauthtest.Fault{Status: 404, Body: ours}, says: "check BaseURL"},
+	"204":                          {fault: walletauthtest.Fault{Status: 204}, says: "check BaseURL"},
+	"422":                          {fault: walletauthtest.Fault{Status: 422, Body: ours}, says: "status 422"},
+	"302":                          {fault: walletauthtest.Fault{Status: 302, Header: http.Header{"Location": {"https://elsewhere.test/"}}}, says: "no redirect"},
+	"307 to another host":          {fault: walletauthtest.Fault{Status: 307, Header: http.Header{"Location": {"https://elsewhere.test/"}}}, says: "no redirect"},
+	"308 to the same host":         {fault: walletauthtest.Fault{Status: 308, Header: http.Header{"Location": {"/users/refresh-token"}}}, says: "no redirect"},
+	"408":                          {fault: walletauthtest.Fault{Status: 408, Body: wallHTML}, retried: true},
+	"429":                          {fault: walletauthtest.Fault{Status: 429, Body: ours}, retried: true},
+	"500 of WalletKit":             {fault: walletauthtest.Fault{Status: 500, Body: ours}, retried: true},
+	"502":                          {fault: walletauthtest.Fault{Status: 502, Body: wallHTML}, retried: true},
+	"503":                          {fault: walletauthtest.Fault{Status: 503}, retried: true},
+	"504":                          {fault: walletauthtest.Fault{Status: 504}, retried: true},
+	"a dropped connection":         {fault: walletauthtest.Fault{Drop: true}, retried: true},
+	"a reply that breaks off":      {fault: walletauthtest.Fault{Header: http.Header{"Content-Length": {"1000"}}, Body: `{"id":`}, retried: true},
+	"200 in HTML":                  {fault: walletauthtest.Fault{Status: 200, Body: wallHTML}, says: "not valid JSON"},
+	"200 without a body":           {fault: walletauthtest.Fault{Status: 200}, says: "not valid JSON"},
+	"200 with half a session":      {fault: walletauthtest.Fault{Body: `{"id":"`}, says: "not valid JSON"},
+	"200 with an empty object":     {fault: walletauthtest.Fault{Body: `{}`}, says: "lacks id"},
+	"200 with 20 MiB":              {fault: walletauthtest.Fault{Body: strings.Repeat("x", 20<<20)}, says: "larger than 1 MiB"},
+	"200 with no refresh token":    {fault: replyWith(func(s *walletauth.Session) { s.RefreshToken = "" }), says: "lacks refresh_token"},
+	"200 for another user":         {fault: replyWith(func(s *walletauth.Session) { s.UserID = "mallory" }), says: "another user's"},
+	"200 for another project":      {fault: replyWith(func(s *walletauth.Session) { s.ProjectID = "else" }), says: "another project's"},
+	"200 with an expired token":    {fault: replyWith(func(s *walletauth.Session) { s.AccessTokenExpiresAt = s.CreatedAt }), says: "expired already"},
+	"200 with a line break":        {fault: replyWith(func(s *walletauth.Session) { s.AccessToken = "a\r\nX-Evil: 1" }), says: "cannot be sent in a header"},
+	"200 with a time that is none": {fault: walletauthtest.Fault{Body: `{"id":"i","created_at":"soon"}`}, says: "created_at is not an RFC 3339 time"},
+}
+
+// replyWith answers with a session that is complete but for change.
+func replyWith(change func(*walletauth.Session)) walletauthtest.Fault {
+	at := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // when a bubble begins
+	s := walletauth.Session{
+		ID: "i", CreatedAt: at, ProjectID: "project", UserID: "user",
+		AccessToken: "access-next", AccessTokenExpiresAt: at.Add(time.Hour), RefreshToken: "refresh-next", RefreshTokenExpiresAt: at.Add(24 * time.Hour),
+	}
+	change(&s)
+	body, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return walletauthtest.Fault{Body: string(body)}
+}
+
+func TestOnlyWhatWalletKitSaysEndsASession(t *testing.T) {
+	for _, name := range slices.Sorted(maps.Keys(answers)) {
+		c := answers[name]
+		inBubble(t, name, func(t *testing.T) {
+			k := newKept(t)
+			k.at(5 * time.Minute)
+			k.srv.FailRefresh(1, c.fault)
+			if c.retried {
+				if _, err := k.get(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				k.sent(2)
+				k.isLatest(k.stored())
+				return
+			}
+
+			_, err := k.get(t.Context())
+			var refused *walletauth.RefreshError
+			if !errors.As(err, &refused) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v, want a RefreshError that says %q", err, c.says)
+			}
+			if want := max(c.fault.Status, 200); refused.StatusCode != want {
+				t.Errorf("StatusCode is %d, want %d", refused.StatusCode, want)
+			}
+			if errors.Is(err, walletauth.ErrSessionExpired) != c.over {
+				t.Errorf("%v: over is %t, want %t", err, !c.over, c.over)
+			}
+			k.sent(1)
+			if *k.stored() != *k.first {
+				t.Error("the stored session was changed")
+			}
+			if c.over {
+				return
+			}
+			if again := k.fails(0); again != err {
+				t.Errorf("the next request failed with %v, want the same error", again)
+			}
+			time.Sleep(time.Second)
+			k.works(0)
+			k.sent(2)
+		})
+	}
+}
+
+func TestARefreshFollowsNoRedirect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		base := k.Base
+		k.Base = roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host != "walletkit.test" {
+				t.Errorf("a request to %s", r.URL)
+			}
+			return base.RoundTrip(r)
+		})
+		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 307, Header: http.Header{"Location": {"https://elsewhere.test/"}}})
+		k.at(5 * time.Minute)
+		client := &http.Client{Transport: k.Transport}
+		if resp, err := client.Get(k.BaseURL + "/wallets"); err == nil {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+		k.sent(1)
+	})
+}
+
+func TestAConnectionThatIsRefusedIsRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		base, refused := k.Base, 0
+		k.Base = roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if refused < 3 {
+				refused++
+				return nil, errors.New("connect: connection refused")
+			}
+			return base.RoundTrip(r)
+		})
+		k.at(5 * time.Minute)
+		if _, err := k.get(t.Context()); err != nil {
+			t.Error(err)
+		}
+		k.sent(1)
+	})
+}
+
+// The server has rotated and its answer is lost: sending the spent token again
+// is all that can be done, and a server that takes it for theft ends the
+// session.
+func TestAnAnswerThatIsLostIsAskedForAgain(t *testing.T) {
+	inBubble(t, "and the same refresh token may still do", func(t *testing.T) {
+		k := newKeptBy(t, walletauthtest.Config{TB: t, KeepRefreshToken: true})
+		k.srv.FailRefresh(1, walletauthtest.Fault{Drop: true, After: true})
+		k.at(5 * time.Minute)
+		if _, err := k.get(t.Context()); err != nil {
+			t.Error(err)
+		}
+		k.sent(2)
+	})
+	inBubble(t, "or is a reuse that ends the session", func(t *testing.T) {
+		k := newKeptBy(t, walletauthtest.Config{})
+		k.srv.FailRefresh(1, walletauthtest.Fault{Drop: true, After: true})
+		k.at(5 * time.Minute)
+		if _, err := k.get(t.Context()); !errors.Is(err, walletauth.ErrSessionExpired) {
+			t.Errorf("%v, want ErrSessionExpired", err)
+		}
+		k.sent(2)
+		if n := k.srv.Stats().Reuses; n != 1 {
+			t.Errorf("%d reuses, want 1", n)
+		}
+	})
+}
+
+func TestRetriesBackOffExponentiallyWithJitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		k.at(5 * time.Minute)
+		var at []time.Time
+		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 503, Do: func(*http.Request) { at = append(at, time.Now()) }})
+		took, err := k.get(t.Context())
+		if err == nil || took > 30*time.Second || took < 24*time.Second {
+			t.Errorf("given up after %s with %v, want shortly before 30s", took, err)
+		}
+		longest := 250 * time.Millisecond
+		for i := 1; i < len(at); i++ {
+			if pause := at[i].Sub(at[i-1]); pause < longest/2 || pause > longest {
+				t.Errorf("pause %d was %s, want at least half of %s", i, pause, longest)
+			}
+			longest = min(2*longest, 5*time.Second)
+		}
+		if len(at) < 9 || len(at) > 15 {
+			t.Errorf("%d attempts in 30 seconds", len(at))
+		}
+	})
+}
+
+func TestRetryAfterIsObeyed(t *testing.T) {
+	for name, value := range map[string]func() string{
+		"seconds": func() string { return "7" },
+		"a date":  func() string { return time.Now().Add(7 * time.Second).UTC().Format(http.TimeFormat) },
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			k := newKept(t)
+			k.at(5 * time.Minute)
+			k.srv.FailRefresh(1, walletauthtest.Fault{Status: 429, Header: http.Header{"Retry-After": {value()}}})
+			k.works(7 * time.Second)
+			k.sent(2)
+		})
+	}
+	inBubble(t, "a date by a server whose clock differs", func(t *testing.T) {
+		k := newKept(t, func(k *kept) { k.srv.SetClockOffset(-time.Hour) })
+		k.at(5 * time.Minute)
+		date := time.Now().Add(7*time.Second - time.Hour).UTC().Format(http.TimeFormat)
+		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 429, Header: http.Header{"Retry-After": {date}}})
+		took, err := k.get(t.Context())
+		if err != nil || took < 6*time.Second || took > 7*time.Second { // Date is known to the second
+			t.Errorf("after %s: %v", took, err)
+		}
+		k.sent(2)
+	})
+}
+
+func TestARetryAfterThatExceedsTheTimeLeftGivesUpAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		name, value string
+		pause       time.Duration
+	}{
+		{"just too long", "30", 30 * time.Second},
+		{"two minutes", "120", 2 * time.Minute},
+		{"a day counts as an hour", "86400", time.Hour},
+	} {
+		inBubble(t, c.name, func(t *testing.T) {
+			k := newKept(t)
+			k.at(5 * time.Minute)
+			k.srv.FailRefresh(1, walletauthtest.Fault{Status: 429, Header: http.Header{"Retry-After": {c.value}}})
+			err := k.fails(0)
+			if want := "retry after"; !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q in it", err, want)
+			}
+			time.Sleep(c.pause - 1)
+			if again := k.fails(0); again != err {
+				t.Errorf("%v, want the same error", again)
+			}
+			k.sent(1)
+			time.Sleep(1)
+			k.works(0)
+			k.sent(2)
+		})
+	}
+}
+
+func TestARefreshSendsWhatTheAPIAsksForAndNoMore(t *testing.T) {
+	for name, c := range map[string]struct{ project, want string }{
+		"the session's project":   {"", "project"},
+		"the Transport's project": {"another", "another"},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			k := newKeptBy(t, walletauthtest.Config{}, func(k *kept) { k.ProjectID = c.project })
+			var got *http.Request
+			var body string
+			k.Base = roundTripFunc(func(r *http.Request) (*http.Response, error) {
+				data, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				got, body = r, string(data)
+				return nil, errors.New("enough")
+			})
+			k.RefreshTimeout = time.Millisecond
+			k.at(5 * time.Minute)
+			_ = k.fails(0)
+
+			want := http.Header{
+				"Accept": {"application/json"}, "Content-Type": {"application/json"}, "X-Walletkit-Project-Id": {c.want},
+			}
+			if fmt.Sprint(got.Header) != fmt.Sprint(want) {
+				t.Errorf("header %v, want %v", got.Header, want)
+			}
+			if got.Method != "POST" || got.URL.String() != k.BaseURL+"/users/refresh-token" || got.ContentLength != int64(len(body)) {
+				t.Errorf("%s %s of %d bytes", got.Method, got.URL, got.ContentLength)
+			}
+			if want := fmt.Sprintf(`{"session_id":%q,"refresh_token":%q}`, k.first.ID, k.first.RefreshToken); body != want {
+				t.Error("the body is not session_id and refresh_token")
+			}
+		})
+	}
+}
+
+// Whatever a Refresher of one's own gives back is checked like the API's.
+func TestARefreshersAnswerIsChecked(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer func(s walletauth.Session) (*walletauth.Session, error)
+		over   bool
+		says   string
+	}{
+		"nil and no error":    {func(walletauth.Session) (*walletauth.Session, error) { return nil, nil }, false, "the session is nil"},
+		"another user":        {func(s walletauth.Session) (*walletauth.Session, error) { s.UserID = "mallory"; return &s, nil }, false, "another user's"},
+		"the same, expired":   {func(s walletauth.Session) (*walletauth.Session, error) { return &s, nil }, false, "expired already"},
+		"an error of its own": {func(walletauth.Session) (*walletauth.Session, error) { return nil, errors.New("backend says no") }, false, "backend says no"},
+		"ErrSessionExpired": {func(walletauth.Session) (*walletauth.Session, error) {
+			return nil, fmt.Errorf("backend: %w", walletauth.ErrSessionExpired)
+		}, true, "backend"},
+		"a RefreshError": {func(walletauth.Session) (*walletauth.Session, error) {
+			return nil, &walletauth.RefreshError{StatusCode: 418}
+		}, false, "418"},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			sent := 0
+			k := newKept(t, func(k *kept) {
+				k.Refresher = refreshFunc(func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+					sent++
+					return c.answer(*s)
+				})
+			})
+			k.at(5 * time.Minute)
+			_, err := k.get(t.Context())
+			if err == nil || !strings.Contains(err.Error(), c.says) || errors.Is(err, walletauth.ErrSessionExpired) != c.over {
+				t.Errorf("%v, want %q, over: %t", err, c.says, c.over)
+			}
+			if again := k.fails(0); again.Error() != err.Error() {
+				t.Errorf("the next request failed with %v, want the same error", again)
+			}
+			if sent != 1 {
+				t.Errorf("%d refreshes, want 1", sent)
+			}
+			if *k.stored() != *k.first {
+				t.Error("the stored session was changed")
+			}
+		})
+	}
+}
+
+func TestARefresherOfOnesOwnIsRetriedLikeTheAPI(t *testing.T) {
+	for name, err := range map[string]error{
+		"no reply":   &walletauth.RefreshError{Err: errors.New("no reply")},
+		"status 503": &walletauth.RefreshError{StatusCode: 503},
+		"cut off":    fmt.Errorf("backend: %w", io.ErrUnexpectedEOF),
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			sent := 0
+			k := newKept(t, func(k *kept) {
+				k.Refresher = refreshFunc(func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+					if sent++; sent < 4 {
+						return nil, err
+					}
+					return k.srv.Login(s.UserID), nil
+				})
+			})
+			k.at(5 * time.Minute)
+			if _, err := k.get(t.Context()); err != nil || sent != 4 {
+				t.Errorf("%d refreshes and %v, want 4", sent, err)
+			}
+		})
+	}
+}
