@@ -1,0 +1,23 @@
+// Bench measures walletauth beside what a user would pick instead, all in one
+// run, and writes the tables and pictures of the documentation.
+//
+//	go run .              # everything, some minutes; changes nothing
+//	go run . -quick       # a rough idea in half a minute
+//	go run . -out ../docs # and write the tables and pictures there
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+)
+
+func main() {
+	quick := flag.Bool("quick", false, "smaller and fewer rounds, for a rough idea")
+	out := flag.String("out", "", "the `folder` with performance.md and scale.md, whose tables and pictures are replaced")
+	flag.Parse()
+	if err := run(*quick, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}

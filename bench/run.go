@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+)
+
+// results is all that a run measured.
+type results struct {
+	Machine  machine    `json:"machine"`
+	Overhead []overhead `json:"overhead"`
+	Loopback []loopback `json:"loopback"`
+	Expiry   []expiry   `json:"expiry"`
+	Early    []early    `json:"early"`
+	Outage   []outage   `json:"outage"`
+	Refused  []refused  `json:"refused"`
+}
+
+// size is how much of everything is measured.
+type size struct {
+	overheadRounds, overheadRequests int
+	loopbackRequests                 int
+	expiryRounds, callers            int
+	crossing                         crossing
+	outage                           time.Duration
+	refusedRounds, refused           int
+}
+
+var (
+	full = size{
+		overheadRounds: 61, overheadRequests: 20_000, loopbackRequests: 4000,
+		expiryRounds: 7, callers: 10_000,
+		crossing: crossing{1000, 500 * time.Millisecond, 31 * time.Second},
+		outage:   10 * time.Second, refusedRounds: 5, refused: 1000,
+	}
+	small = size{
+		overheadRounds: 9, overheadRequests: 5_000, loopbackRequests: 300,
+		expiryRounds: 1, callers: 10_000,
+		crossing: crossing{200, 100 * time.Millisecond, 200 * time.Millisecond},
+		outage:   time.Second, refusedRounds: 1, refused: 1000,
+	}
+)
+
+// step is a part of a run.
+type step struct {
+	name    string
+	measure func(*results) error
+}
+
+func (s size) steps() []step {
+	const refresh, spread, perSecond = 50 * time.Millisecond, 200 * time.Millisecond, 100
+	return []step{
+		{"overhead", func(r *results) (err error) {
+			r.Overhead, err = measureOverhead(s.overheadRounds, s.overheadRequests)
+			return err
+		}},
+		{"loopback", func(r *results) (err error) {
+			r.Loopback, err = measureLoopback(s.loopbackRequests)
+			return err
+		}},
+		{"expiry", func(r *results) (err error) {
+			r.Expiry, err = measureExpiry(s.expiryRounds, s.callers, refresh)
+			return err
+		}},
+		{"early window", func(r *results) (err error) {
+			r.Early, err = measureEarly(s.crossing)
+			return err
+		}},
+		{"outage", func(r *results) (err error) {
+			r.Outage, err = measureOutage(s.outage, perSecond)
+			return err
+		}},
+		{"401", func(r *results) (err error) {
+			r.Refused, err = measureRefused(s.refusedRounds, s.refused, refresh, spread)
+			return err
+		}},
+	}
+}
+
+// run measures everything and prints it; where out is given it also writes
+// there.
+func run(quick bool, out string) error {
+	s := full
+	if quick {
+		s = small
+	}
+	r := &results{Machine: thisMachine(quick)}
+	for _, step := range s.steps() {
+		start := time.Now()
+		if err := step.measure(r); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "%-12s %6.1f s\n", step.name, time.Since(start).Seconds())
+	}
+	for _, t := range r.tables() {
+		fmt.Printf("%s\n\n%s\n", t.name, t.table)
+	}
+	if out == "" {
+		return nil
+	}
+	return r.write(out)
+}
