@@ -19,7 +19,8 @@ func init() {
 }
 
 // startOnDisk runs a worker whose folder is a file system of its own, 64 KiB
-// large, that nobody else sees and that ends with it.
+// large, that nobody else sees and that ends with it. To mount it takes an
+// administrator, which an ordinary user is in a user namespace.
 func startOnDisk(t *testing.T, name string) *process {
 	t.Helper()
 	dir := private(t)
@@ -29,7 +30,8 @@ func startOnDisk(t *testing.T, name string) *process {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
 	return startCommand(t, cmd)
 }
