@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +37,7 @@ type login struct {
 	born   time.Time
 	grants []*grant // the pairs of tokens it was given, of which the last is current
 	ended  string   // why
+	waited bool     // it was acknowledged before it was stored
 }
 
 func (l *login) newest() int { return len(l.grants) - 1 }
@@ -48,7 +50,8 @@ type grant struct {
 	revoked bool         // the access token
 	by      *turn        // in which it was bought, nil at the login
 	holder  *incarnation // that got the reply, nil if nobody did
-	onWay   bool         // the reply is under way
+	trip    *trip        // in which it was bought
+	late    bool         // by the clock of the process that got it, its access token had expired
 	missed  bool         // a fault kept a save from the store
 	arrived time.Time    // the first save that reached the store
 	stored  bool         // has been
@@ -155,6 +158,7 @@ type trip struct {
 	body []byte
 	t    *turn // for a refresh
 	gone bool  // the sender has given it up
+	sent time.Time
 	d    *dice
 
 	there, back time.Duration
@@ -252,6 +256,7 @@ func (t *trip) refresh() (*http.Response, error) {
 	t.drawRefreshFault()
 	w.checkSend(t, asked.RefreshToken)
 	t.inc.sending[t.a.key]++
+	t.sent = time.Now()
 	w.mu.Unlock()
 	var bought *grant
 	resp, err := t.travel(func() *http.Response {
@@ -274,8 +279,13 @@ func (t *trip) refresh() (*http.Response, error) {
 		t.inc.refused[asked.RefreshToken] = true
 	}
 	w.note(t.a.String(), "gets the reply", resp.Status, nil)
-	if bought != nil && t.fault == noFault && !t.inc.dead {
+	switch {
+	case bought == nil:
+	case t.fault == truncated:
+		t.gone = true
+	default:
 		bought.holder = t.inc
+		bought.late = t.sent.Before(t.inc.process.set) || time.Until(bought.ends) < 2*time.Second
 	}
 	return resp, nil
 }
@@ -388,7 +398,7 @@ func (t *trip) serveRefresh(id, token string) (*http.Response, *grant) {
 	next := k.issue(p.login, t.t)
 	w.counts.commits++
 	w.note("server", "refreshes", next.String(), nil)
-	next.grant().onWay = true
+	next.grant().trip = t
 	body := encode(k.session(next))
 	if t.fault == truncated {
 		return t.reply(200, nil, io.MultiReader(bytes.NewReader(body[:len(body)/2]), brokenOff{})), next.grant()
@@ -405,14 +415,16 @@ func (w *world) reused(t *trip, p pair) {
 		w.violated(t.a.String(), "a session was lost: %s had been stored", pair{p.login, p.n + 1})
 	case t.gone:
 		w.counts.lostLate++
-	case g.holder == t.inc:
+	case g.holder == t.inc && !g.late:
 		w.violated(t.a.String(), "a session was lost: the process had %s and sent the token before it", pair{p.login, p.n + 1})
 	case g.holder == nil && g.by.inc.dead:
 		w.counts.lostCrash++
-	case g.holder == nil && (g.by.inc != t.inc && g.by.inc.sending[t.a.key] > 0 || g.by.robbed):
-		w.lostToRobbery(t, p, g)
-	case g.holder == nil:
+	case g.holder == nil && g.trip.gone:
 		w.counts.lostReply++
+	case g.holder == nil:
+		w.lostToRobbery(t, p, g)
+	case g.late:
+		w.counts.lostClock++
 	case g.holder.dead && !g.holder.stopped:
 		w.counts.lostCrash++
 	default:
@@ -562,7 +574,7 @@ func (w *world) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	previous := r.current()
 	if next == nil {
 		if previous != nil && t.by.kind != manages {
-			if p, ok := w.walletkit.refresh[previous.RefreshToken]; ok && p.ended == "" {
+			if p, ok := w.walletkit.refresh[previous.RefreshToken]; ok && !w.loggedOutSince(p.login) {
 				w.violated(t.by.String(), "deleted %s, which lives", p)
 			}
 		}
@@ -577,6 +589,9 @@ func (w *world) checkWrite(t *turn, r *record, next *walletauth.Session) {
 		return
 	case p.key != t.key || p.user == "somebody else":
 		w.violated(t.by.String(), "stored a session of %s as %s under %s", p.key.name, p.user, t.key.name)
+	case previous == nil && p.waited:
+		// A login that came while the store was down cannot know of a logout that
+		// happened elsewhere until the store was up again.
 	case p.order().before(r.order):
 		w.violated(t.by.String(), "stored %s over %s, which is newer", p, w.walletkit.describe(previous))
 	}
@@ -610,7 +625,8 @@ func (w *world) checkEnd(a *actor, began time.Time, err error) {
 		}
 		w.violated(a.String(), "a session of %s is called over, and none has ended: %v", a.key.name, err)
 	case errors.Is(err, walletauth.ErrNoSession):
-		if !w.wasEmpty(a.key, began.Add(-w.cond.lag)) {
+		unreachable := a.at.left[a.key] && (w.cond.loadFails > 0 || w.cond.outage > 0) // so it goes by what it knows
+		if !unreachable && !w.wasEmpty(a.key, began.Add(-w.cond.lag)) {
 			w.violated(a.String(), "there is said to be no session of %s, and there was one all the time: %v", a.key.name, err)
 		}
 	}
@@ -628,11 +644,19 @@ func (w *world) wasEmpty(key *keyTruth, then time.Time) bool {
 		if v.session == nil {
 			return true
 		}
-		if p, ok := w.walletkit.refresh[v.session.RefreshToken]; ok && p.ended == "logout" {
+		if p, ok := w.walletkit.refresh[v.session.RefreshToken]; ok && w.loggedOutSince(p.login) {
 			return true
 		}
 	}
 	return false
+}
+
+// loggedOutSince reports whether the user has logged out since l, from l or from a
+// later login, which may not have been stored.
+func (w *world) loggedOutSince(l *login) bool {
+	return slices.ContainsFunc(w.walletkit.logins, func(later *login) bool {
+		return later.key == l.key && later.serial >= l.serial && later.ended == "logout"
+	})
 }
 
 var _ http.RoundTripper = (*network)(nil)

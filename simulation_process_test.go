@@ -14,6 +14,7 @@ type process struct {
 	world *world
 	id    int
 	skew  time.Duration // of the machine's wall clock
+	set   time.Time     // when that changed
 	now   *incarnation  // nil while it is down
 	times int           // it was started
 }
@@ -38,6 +39,7 @@ type incarnation struct {
 	sending     map[*keyTruth]int   // refreshes that wait for a reply
 	refused     map[string]bool     // refresh tokens that were called over by the server
 	attempts    map[*keyTruth]attempt
+	left        map[*keyTruth]bool // keys whose user has logged out here
 }
 
 // attempt counts the failures of one flight.
@@ -59,7 +61,7 @@ func (p *process) start() {
 	inc := &incarnation{
 		world: w, process: p, name: fmt.Sprintf("p%d.%d", p.id, p.times),
 		turns: make(map[*keyTruth]*turn), sending: make(map[*keyTruth]int),
-		refused: make(map[string]bool), attempts: make(map[*keyTruth]attempt),
+		refused: make(map[string]bool), attempts: make(map[*keyTruth]attempt), left: make(map[*keyTruth]bool),
 	}
 	inc.ctx, inc.kill = context.WithCancel(context.Background())
 	inc.handle = newHandle(inc)

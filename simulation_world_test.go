@@ -57,13 +57,13 @@ type pendingLogin struct {
 
 // counts are what a run adds to the report.
 type counts struct {
-	requests, failed, refreshes, commits          int
-	logins, logouts                               int
-	crashes, pauses, snatches, jumps              int
-	lostReply, lostLate, lostCrash, lostExclusion int // sessions
-	revoked                                       int
-	longest                                       time.Duration
-	recovery                                      time.Duration
+	requests, failed, refreshes, commits                     int
+	logins, logouts                                          int
+	crashes, pauses, snatches, jumps                         int
+	lostReply, lostLate, lostClock, lostCrash, lostExclusion int // sessions
+	revoked                                                  int
+	longest                                                  time.Duration
+	recovery                                                 time.Duration
 }
 
 func (c *counts) add(o counts) {
@@ -79,6 +79,7 @@ func (c *counts) add(o counts) {
 	c.jumps += o.jumps
 	c.lostReply += o.lostReply
 	c.lostCrash += o.lostCrash
+	c.lostClock += o.lostClock
 	c.lostLate += o.lostLate
 	c.lostExclusion += o.lostExclusion
 	c.revoked += o.revoked
