@@ -285,7 +285,7 @@ func (t *trip) refresh() (*http.Response, error) {
 		t.gone = true
 	default:
 		bought.holder = t.inc
-		bought.late = t.sent.Before(t.inc.process.set) || time.Until(bought.ends) < 2*time.Second
+		bought.late = t.inc.misjudges(t.sent, bought.ends)
 	}
 	return resp, nil
 }
@@ -310,6 +310,13 @@ func (t *trip) drawRefreshFault() {
 		t.there += d.between(0, w.cond.timeout*3/2)
 		t.back += d.between(0, w.cond.timeout/2)
 	}
+}
+
+// misjudges reports whether inc may think that a token has expired which a refresh
+// brought that was sent then. It knows the server's time from the reply, up to
+// the time the reply took; less if the clock was set in between. w.mu is held.
+func (inc *incarnation) misjudges(sent, ends time.Time) bool {
+	return sent.Before(inc.process.set) || time.Until(ends) < time.Since(sent)+2*time.Second
 }
 
 // checkSend is the heart of the matter: may this refresh token be sent now? w.mu

@@ -349,6 +349,9 @@ func (w *world) manage(inc *incarnation, key *keyTruth, n uint64, l *login, do f
 		cancel()
 		w.mu.Lock()
 		w.note(a.String(), "has saved or deleted", key.name, err)
+		if l != nil && l.wasStored() {
+			err = nil // a program looks before it saves a login again that may have been refreshed by now
+		}
 		if err == nil {
 			key.acked, key.possible, key.pending = l, nil, nil
 			w.mu.Unlock()
