@@ -296,7 +296,7 @@ func TestEndpointThatAlwaysRefusesDoesNotRotateTheSessionForEachRequest(t *testi
 func TestEndpointThatAlwaysRefusesManyAtOnceRotatesTheSessionOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t, walletauthtest.Config{})
-		w.Fail(walletauthtest.GetWallet, -1, walletauthtest.Fault{Status: 401})
+		w.Fail(walletauthtest.GetWallet, -1, walletauthtest.Fault{Status: 401, Delay: time.Second})
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(func() { w.wantStatus(t, "GET", "/wallets/get-by-id", 401) })
