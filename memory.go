@@ -78,11 +78,15 @@ func (p *pauses[T]) active(key string) (detail T, left time.Duration) {
 	return last.detail, max(0, last.until.Sub(p.clock.Now()))
 }
 
-// clear ends what is remembered of key: it worked.
+// clear ends what is remembered of key: it worked. The last one takes the map
+// with it, which would keep its size after an outage.
 func (p *pauses[T]) clear(key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.byKey, key)
+	if len(p.byKey) == 0 {
+		p.byKey, p.sweepAt = nil, 0
+	}
 }
 
 // maxEnded bounds the refresh tokens remembered as over. One that is forgotten

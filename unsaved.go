@@ -95,6 +95,9 @@ func (n *unsaved) drop(key string, u *unsavedSession) bool {
 	}
 	delete(n.byKey, key)
 	n.count.Store(int64(len(n.byKey)))
+	if len(n.byKey) == 0 {
+		n.byKey = nil // it would keep its size after an outage
+	}
 	return true
 }
 
