@@ -259,12 +259,12 @@ func TestARetryAfterThatExceedsTheTimeLeftGivesUpAtOnce(t *testing.T) {
 			if want := "retry after"; !strings.Contains(err.Error(), want) {
 				t.Errorf("%v, want %q in it", err, want)
 			}
-			time.Sleep(c.pause - 1)
+			time.Sleep(c.pause - time.Millisecond)
 			if again := k.fails(0); again != err {
 				t.Errorf("%v, want the same error", again)
 			}
 			k.sent(1)
-			time.Sleep(1)
+			time.Sleep(time.Millisecond)
 			k.works(0)
 			k.sent(2)
 		})

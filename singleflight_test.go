@@ -402,18 +402,20 @@ func TestAFreshTokenGoesOutAtOnce(t *testing.T) {
 		st.loads.Store(0)
 		st.updates.Store(0)
 
-		var before, during int
-		k.Base = roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		var during int
+		k.Base = roundTripFunc(func(*http.Request) (*http.Response, error) {
 			during = runtime.NumGoroutine()
 			return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
 		})
+		more := 1000
 		for _, age := range []time.Duration{0, time.Minute, 4*time.Minute - 1} {
 			k.at(age)
-			before = runtime.NumGoroutine()
+			before := runtime.NumGoroutine()
 			k.works(0)
-			if during > before {
-				t.Errorf("%d goroutines more while the request was sent", during-before)
-			}
+			more = min(more, during-before) // the runtime may start one of its own now and then
+		}
+		if more > 0 {
+			t.Errorf("%d goroutines more while the request was sent", more)
 		}
 		if loads, updates := st.loads.Load(), st.updates.Load(); loads != 3 || updates != 0 {
 			t.Errorf("%d Loads and %d Updates for 3 requests, want 3 and none", loads, updates)

@@ -306,7 +306,7 @@ func TestWhatAProgramWritesPastTheStoreDuringARefreshStays(t *testing.T) {
 			var tb table
 			k := newKept(t, func(k *kept) { k.Store = &walletauth.FuncStore{LoadFunc: tb.get, SaveFunc: tb.set} })
 			written := write(k)
-			k.srv.FailRefresh(1, walletauthtest.Fault{After: true, Do: func(*http.Request) { _ = tb.set(nil, "", written) }})
+			k.srv.FailRefresh(1, walletauthtest.Fault{After: true, Do: func(r *http.Request) { _ = tb.set(r.Context(), "", written) }})
 			k.at(5 * time.Minute)
 			k.works(0)
 			if got := tb.rows[""]; got != written {
