@@ -2,9 +2,11 @@ package compat
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -116,4 +118,15 @@ func (api *standIn) get(ctx context.Context, client *http.Client, path string) e
 		return err
 	}
 	return done(client.Do(req))
+}
+
+// atOnce calls call with each of the values at the same time.
+func atOnce[T any](values []T, call func(T) error) error {
+	errs := make([]error, len(values))
+	var all sync.WaitGroup
+	for i, v := range values {
+		all.Go(func() { errs[i] = call(v) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
