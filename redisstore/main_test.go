@@ -129,6 +129,17 @@ func newClient(t testing.TB, pool int) *redis.Client {
 	return client
 }
 
+func openStore(t *testing.T, place string) *redisstore.Store {
+	t.Helper()
+	s, err := open(place, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := s.(*redisstore.Store)
+	t.Cleanup(func() { _ = opened.Close() })
+	return opened
+}
+
 func newStore(t testing.TB) *redisstore.Store {
 	t.Helper()
 	_, prefix, _ := strings.Cut(place(t), " ")

@@ -5,14 +5,8 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/exec"
-	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -52,18 +46,7 @@ func TestStoreSealed(t *testing.T) {
 // TestStoreInEightProcesses runs TestStore in 8 processes at once, over one
 // Redis.
 func TestStoreInEightProcesses(t *testing.T) {
-	url := redisURL(t)
-	var all sync.WaitGroup
-	for range 8 {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStore$")
-		cmd.Env = append(os.Environ(), urlEnv+"="+url, "GORACE=atexit_sleep_ms=0")
-		all.Go(func() {
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
-	}
-	all.Wait()
+	remotetest.InEightProcesses(t, "TestStore", urlEnv+"="+redisURL(t))
 }
 
 func TestProcesses(t *testing.T) {
@@ -96,72 +79,31 @@ func TestClientMissing(t *testing.T) {
 	}
 }
 
-// TestLoginIsSeenAtOnce: that there was no session is not remembered.
 func TestLoginIsSeenAtOnce(t *testing.T) {
 	here := newStore(t)
 	there := &redisstore.Store{Client: here.Client, Prefix: here.Prefix}
 	defer there.Close()
-	for range 100 {
-		if _, err := here.Load(t.Context(), "user"); !errors.Is(err, walletauth.ErrNoSession) {
-			t.Fatalf("Load before the login: %v", err)
-		}
-		save(t, there, "user", remotetest.Session("login"))
-		if _, err := here.Load(t.Context(), "user"); err != nil {
-			t.Fatalf("Load after a login in another process: %v", err)
-		}
-		if err := walletauth.Delete(t.Context(), here, "user"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	remotetest.LoginIsSeenAtOnce(t, here, there)
 }
 
-// TestOutage: while Redis is away, requests go on with the copies; an Update
-// fails with an error that names the store and no token.
 func TestOutage(t *testing.T) {
 	r := ownServer(t)
-	opened, err := open(r.url+" outage:", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := opened.(*redisstore.Store)
+	s := openStore(t, r.url+" outage:")
 	s.CacheFor = 100 * time.Millisecond
-	defer s.Close()
-	save(t, s, "user", remotetest.Session("secret"))
-	r.service.Stop(syscall.SIGKILL)
-	var slowest time.Duration
-	for end := time.Now().Add(time.Second); time.Now().Before(end); {
-		began := time.Now()
-		if _, err := s.Load(t.Context(), "user"); err != nil {
-			t.Fatalf("Load during an outage: %v", err)
-		}
-		slowest = max(slowest, time.Since(began))
-	}
-	t.Logf("the slowest Load during the outage took %v", slowest)
-	if _, err := s.Load(t.Context(), "nobody"); err == nil || errors.Is(err, walletauth.ErrNoSession) {
-		t.Errorf("Load of what there is no copy of: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	err = walletauth.Save(ctx, s, "user", remotetest.Session("secret"))
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "redisstore: ") || strings.Contains(err.Error(), "secret") {
-		t.Errorf("Update during an outage: %v", err)
-	}
-	if err := r.start(); err != nil {
-		t.Fatal(err)
-	}
-	save(t, s, "user", remotetest.Session("after"))
+	remotetest.Outage(t, s, "redisstore: ",
+		func() { r.service.Stop(syscall.SIGKILL) },
+		func() {
+			if err := r.start(); err != nil {
+				t.Fatal(err)
+			}
+		})
 }
 
 // TestWithoutPubSub: a process that may not subscribe sees an Update of
 // another after CacheFor.
 func TestWithoutPubSub(t *testing.T) {
 	r := ownServer(t)
-	opened, err := open(r.url+" deaf:", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writer := opened.(*redisstore.Store)
-	defer writer.Close()
+	writer := openStore(t, r.url+" deaf:")
 	if err := writer.Client.Do(t.Context(), "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -174,31 +116,13 @@ func TestWithoutPubSub(t *testing.T) {
 	defer deaf.Close()
 	for i := range 5 {
 		save(t, writer, "user", remotetest.Session(strconv.Itoa(i)))
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		awaitID(ctx, t, deaf, strconv.Itoa(i))
-		cancel()
+		remotetest.AwaitID(t, deaf, "user", strconv.Itoa(i))
 	}
 	if err := walletauth.Save(t.Context(), deaf, "user", remotetest.Session("unheard")); err == nil {
 		t.Error("an Update of which nobody could hear was stored")
 	}
 	if s, err := writer.Load(t.Context(), "user"); err != nil || s.ID != "4" {
 		t.Errorf("after an Update that failed: %v, %v", s, err)
-	}
-}
-
-func awaitID(ctx context.Context, t *testing.T, s walletauth.TokenStore, want string) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		got, err := s.Load(ctx, "user")
-		if err != nil {
-			t.Fatalf("Load: %v, want session %s", err, want)
-		}
-		if got.ID == want {
-			return
-		}
-		<-tick.C
 	}
 }
 
@@ -218,9 +142,7 @@ func TestPubSubConnectionLost(t *testing.T) {
 		}
 		id := strconv.Itoa(i + 1)
 		save(t, other, "user", remotetest.Session(id))
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		awaitID(ctx, t, s, id)
-		cancel()
+		remotetest.AwaitID(t, s, "user", id)
 	}
 }
 
@@ -289,60 +211,18 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// TestBackgroundEnds: Close leaves no goroutine of the store behind, and a
-// Store that is not used starts none.
 func TestBackgroundEnds(t *testing.T) {
 	s := newStore(t)
-	if n := goroutines(); n != 0 {
-		t.Errorf("%d goroutines before first use", n)
-	}
-	save(t, s, "user", remotetest.Session("1"))
-	if n := goroutines(); n == 0 {
-		t.Error("no goroutine after first use: the test looks for the wrong name")
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if n := goroutines(); n != 0 {
-		t.Errorf("%d goroutines after Close", n)
-	}
-	if _, err := s.Load(t.Context(), "user"); err != nil {
-		t.Errorf("Load after Close: %v", err)
-	}
-}
-
-// goroutines counts those of feeds.
-func goroutines() int {
-	stacks := make([]byte, 1<<20)
-	return len(regexp.MustCompile(`remote\.\(\*feed\)\.run`).FindAll(stacks[:runtime.Stack(stacks, true)], -1))
+	remotetest.BackgroundEnds(t, s, s.Close)
 }
 
 var many = flag.Int("sessions", 2000, "the number of sessions in TestManySessions")
 
-// TestManySessions logs what a session costs at the server and in the process,
-// and checks that copies are bounded.
 func TestManySessions(t *testing.T) {
 	r := ownServer(t)
-	opened, err := open(r.url+" many:", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := opened.(*redisstore.Store)
-	defer s.Close()
+	s := openStore(t, r.url+" many:")
 	s.MaxCopies = 3 * *many // so that all are kept
-	size := 0
-	before, heap := usedMemory(t, s.Client), remotetest.Heap()
-	remotetest.Each(*many, func(i int) {
-		session := remotetest.Session(fmt.Sprintf("%0700d", i)) // tokens of the usual length
-		if i == 0 {
-			data, _ := walletauth.JSONCodec{}.Encode("", session)
-			size = len(data)
-		}
-		save(t, s, fmt.Sprintf("user-%d", i), session)
-	})
-	t.Logf("%d sessions of %d bytes as JSON: at the server %d bytes each, in the process %d bytes each",
-		*many, size, (usedMemory(t, s.Client)-before) / *many, (remotetest.Heap()-heap) / *many)
-	runtime.KeepAlive(s)
+	remotetest.ManySessions(t, s, *many, func() int { return usedMemory(t, s.Client) })
 }
 
 func usedMemory(t *testing.T, client redis.UniversalClient) int {

@@ -3,10 +3,7 @@ package remotetest
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -24,10 +21,7 @@ const (
 // live for 2 seconds, while meanwhile runs. No request fails, no refresh token is spent
 // twice, and there are refreshes per lifetime, not per process.
 func Fleet(t *testing.T, open Open, place string, lease time.Duration, meanwhile func(*testing.T, *Members)) {
-	store, err := open(place, lease)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := open.store(t, place, lease)
 	srv := walletauthtest.NewServer(walletauthtest.Config{AccessTokenTTL: lifetime, TB: t})
 	if err := walletauth.Save(t.Context(), store, "user", srv.Login("user")); err != nil {
 		t.Fatal(err)
@@ -123,10 +117,7 @@ func (m *Members) awaitQuiet(ctx context.Context) {
 // logout, none.
 func Takeover(t *testing.T, open Open, place string) {
 	const lease = 500 * time.Millisecond
-	store, err := open(place, lease)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := open.store(t, place, lease)
 	for key, c := range map[string]struct {
 		meanwhile func(context.Context, *walletauth.Session) (*walletauth.Session, error)
 		want      string // the id of the session in the end
@@ -182,10 +173,7 @@ func stored(t *testing.T, store walletauth.TokenStore, key string) (id string) {
 // no process can skip one.
 func Visibility(t *testing.T, open Open, place string) {
 	const watchers, updates = 8, 60
-	store, err := open(place, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := open.store(t, place, 0)
 	save := func() {
 		t.Helper()
 		if err := walletauth.Save(t.Context(), store, "seen", Session(time.Now().Format(time.RFC3339Nano))); err != nil {
@@ -269,27 +257,4 @@ func slowestQuery(t *testing.T, query func(context.Context) error, done <-chan s
 			return slowest
 		}
 	}
-}
-
-// Heap returns the bytes in use on the heap.
-func Heap() int {
-	runtime.GC()
-	runtime.GC() // sync.Pool keeps what it has for one
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int(m.HeapAlloc)
-}
-
-// Each calls fn with the numbers below n, from 16 goroutines.
-func Each(n int, fn func(i int)) {
-	var next atomic.Int64
-	var all sync.WaitGroup
-	for range 16 {
-		all.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				fn(i)
-			}
-		})
-	}
-	all.Wait()
 }

@@ -32,6 +32,19 @@ type order struct {
 // use. Lease 0 is the default.
 type Open func(place string, lease time.Duration) (walletauth.TokenStore, error)
 
+// store opens a store for the time of a test.
+func (open Open) store(t *testing.T, place string, lease time.Duration) walletauth.TokenStore {
+	t.Helper()
+	store, err := open(place, lease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, ok := store.(io.Closer); ok {
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	return store
+}
+
 // Main runs the tests, or does the job of a process that a test started. Call
 // it from TestMain.
 func Main(m *testing.M, open Open) {
