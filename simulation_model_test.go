@@ -22,7 +22,7 @@ const project = "project"
 // once, and one that comes back ends the session. It is changed under the
 // world's mu.
 type walletkit struct {
-	world   *world
+	world   *simulation
 	logins  []*login
 	access  map[string]pair
 	refresh map[string]pair
@@ -252,6 +252,10 @@ func (t *trip) refresh() (*http.Response, error) {
 	}
 	t.plan(2*time.Millisecond, 300*time.Millisecond)
 	w.mu.Lock()
+	if t.inc.dead {
+		w.mu.Unlock()
+		return nil, errCrashed
+	}
 	t.t = t.inc.turns[t.a.key]
 	t.drawRefreshFault()
 	w.checkSend(t, asked.RefreshToken)
@@ -321,7 +325,7 @@ func (inc *incarnation) misjudges(sent, ends time.Time) bool {
 
 // checkSend is the heart of the matter: may this refresh token be sent now? w.mu
 // is held.
-func (w *world) checkSend(t *trip, token string) {
+func (w *simulation) checkSend(t *trip, token string) {
 	a, turn := t.a, t.t
 	w.counts.refreshes++
 	p, known := w.walletkit.refresh[token]
@@ -368,7 +372,7 @@ func (w *world) checkSend(t *trip, token string) {
 
 // checkAlone demands that nobody else has a refresh of the key under way who
 // was not robbed of the lease.
-func (w *world) checkAlone(a *actor, mine *turn) {
+func (w *simulation) checkAlone(a *actor, mine *turn) {
 	for _, p := range w.processes {
 		if p.now == nil || p.now == mine.inc || p.now.sending[a.key] == 0 {
 			continue
@@ -415,7 +419,7 @@ func (t *trip) serveRefresh(id, token string) (*http.Response, *grant) {
 
 // reused ends a session because a spent refresh token came back, and asks
 // whose fault that is. w.mu is held.
-func (w *world) reused(t *trip, p pair) {
+func (w *simulation) reused(t *trip, p pair) {
 	w.walletkit.end(p.login, "reuse of refresh token "+strconv.Itoa(p.n)+" by "+t.a.String())
 	switch g := p.grants[p.n+1]; {
 	case !g.arrived.IsZero() && g.arrived.Before(t.t.granted):
@@ -443,7 +447,7 @@ func (w *world) reused(t *trip, p pair) {
 // had the newer token, or would have had it soon. No lease can prevent that if
 // the holder loses it between the server's commit and the save, or cannot
 // reach the store to save. If neither was the case somebody erred.
-func (w *world) lostToRobbery(t *trip, p pair, g *grant) {
+func (w *simulation) lostToRobbery(t *trip, p pair, g *grant) {
 	if !g.by.robbed && !g.by.paused && !g.missed && !t.t.robbed && !t.t.paused {
 		w.violated(t.a.String(), "a session was lost without a cause: %s was on its way into the store", pair{p.login, p.n + 1})
 		return
@@ -577,7 +581,7 @@ func (t *trip) serveSession() *http.Response {
 
 // checkWrite demands that what a turn stores is newer than what it replaces. w.mu
 // is held.
-func (w *world) checkWrite(t *turn, r *record, next *walletauth.Session) {
+func (w *simulation) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	previous := r.current()
 	if next == nil {
 		if previous != nil && t.by.kind != manages {
@@ -585,8 +589,7 @@ func (w *world) checkWrite(t *turn, r *record, next *walletauth.Session) {
 				w.violated(t.by.String(), "deleted %s, which lives", p)
 			}
 		}
-		w.serial++
-		r.order = order{w.serial, 0}
+		r.order = w.orderOfDelete(t)
 		return
 	}
 	p, ok := w.walletkit.refresh[next.RefreshToken]
@@ -609,8 +612,25 @@ func (w *world) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	}
 }
 
+// orderOfDelete says what a deletion that t stores is newer than: for a program
+// that calls Delete everything so far, for a logout that a Transport noticed,
+// maybe long ago, the session that it ended. w.mu is held.
+func (w *simulation) orderOfDelete(t *turn) order {
+	if t.by.kind == manages {
+		w.serial++
+		return order{w.serial, 0}
+	}
+	var last order
+	for _, l := range w.walletkit.logins {
+		if l.key == t.key && l.ended == "logout" {
+			last = order{l.serial, len(l.grants)}
+		}
+	}
+	return last
+}
+
 // checkText demands that an error tells no token. w.mu is held.
-func (w *world) checkText(a *actor, err error) {
+func (w *simulation) checkText(a *actor, err error) {
 	if text := err.Error(); strings.Contains(text, "access-token") || strings.Contains(text, "refresh-token-") {
 		w.violated(a.String(), "an error tells a token: %s", text)
 	}
@@ -618,7 +638,7 @@ func (w *world) checkText(a *actor, err error) {
 
 // checkEnd demands that an error which says that a session is gone or over is
 // true. w.mu is held.
-func (w *world) checkEnd(a *actor, began time.Time, err error) {
+func (w *simulation) checkEnd(a *actor, began time.Time, err error) {
 	if err == nil || a.at.dead {
 		return
 	}
@@ -641,7 +661,7 @@ func (w *world) checkEnd(a *actor, began time.Time, err error) {
 
 // wasEmpty reports whether key had no session at some time since then, or one
 // whose logout waits to be stored.
-func (w *world) wasEmpty(key *keyTruth, then time.Time) bool {
+func (w *simulation) wasEmpty(key *keyTruth, then time.Time) bool {
 	versions := w.store.records[key].versions
 	for i, v := range versions {
 		over := i+1 < len(versions) && versions[i+1].at.Before(then)
@@ -660,7 +680,7 @@ func (w *world) wasEmpty(key *keyTruth, then time.Time) bool {
 
 // loggedOutSince reports whether the user has logged out since l, from l or from a
 // later login, which may not have been stored.
-func (w *world) loggedOutSince(l *login) bool {
+func (w *simulation) loggedOutSince(l *login) bool {
 	return slices.ContainsFunc(w.walletkit.logins, func(later *login) bool {
 		return later.key == l.key && later.serial >= l.serial && later.ended == "logout"
 	})

@@ -11,7 +11,7 @@ import (
 
 // process is a program that runs on some machine, and again after a crash.
 type process struct {
-	world *world
+	world *simulation
 	id    int
 	skew  time.Duration // of the machine's wall clock
 	set   time.Time     // when that changed
@@ -22,7 +22,7 @@ type process struct {
 // incarnation is a process from its start to its end. Each has a Transport and
 // a handle of the store of its own; nothing in memory outlives it.
 type incarnation struct {
-	world     *world
+	world     *simulation
 	process   *process
 	name      string
 	transport *walletauth.Transport
@@ -109,7 +109,7 @@ func (inc *incarnation) isStopped() bool {
 
 // crash ends inc where it stands: what it had in memory is gone, and nothing
 // it does from here on has an effect. w.mu is held.
-func (w *world) crash(inc *incarnation, where string) {
+func (w *simulation) crash(inc *incarnation, where string) {
 	if inc.dead || w.calm {
 		return
 	}
@@ -216,7 +216,7 @@ func (inc *incarnation) step(a *actor, ctx context.Context, where string) error 
 
 // mayStumble crashes or pauses inc, if the seed says so. The steps around a
 // refresh, which have names, are where it hurts. w.mu is held.
-func (w *world) mayStumble(inc *incarnation, a *actor, where string) {
+func (w *simulation) mayStumble(inc *incarnation, a *actor, where string) {
 	if w.cond.crash == 0 && w.cond.pause == 0 {
 		return
 	}
@@ -235,7 +235,7 @@ func (w *world) mayStumble(inc *incarnation, a *actor, where string) {
 
 // pause stops inc for a while, as a debugger, a laptop's lid or a starved
 // machine does. w.mu is held.
-func (w *world) pause(inc *incarnation, length time.Duration) {
+func (w *simulation) pause(inc *incarnation, length time.Duration) {
 	w.counts.pauses++
 	inc.pausedUntil = time.Now().Add(length)
 	for _, t := range inc.turns {

@@ -53,7 +53,7 @@ func TestSimulation(t *testing.T) {
 	t.Logf("%d seeds from %d in %v: %v", run, *simFirst, time.Since(began).Round(time.Second), total)
 }
 
-func report(t *testing.T, w *world) {
+func report(t *testing.T, w *simulation) {
 	for _, v := range w.violations {
 		t.Errorf("seed %d: %s", w.seed, v)
 	}
@@ -69,7 +69,7 @@ func (c counts) String() string {
 }
 
 // search simulates seeds on all processors until enough of them have failed.
-func search(t *testing.T, first, seeds uint64, enough int, change func(*world)) (total counts, run int, failed []*world) {
+func search(t *testing.T, first, seeds uint64, enough int, change func(*simulation)) (total counts, run int, failed []*simulation) {
 	var mu sync.Mutex
 	var next atomic.Uint64
 	next.Store(first)
@@ -100,14 +100,14 @@ func search(t *testing.T, first, seeds uint64, enough int, change func(*world)) 
 }
 
 // simulate runs the world of a seed in a bubble of its own.
-func simulate(t *testing.T, seed uint64, change func(*world)) (w *world) {
+func simulate(t *testing.T, seed uint64, change func(*simulation)) (w *simulation) {
 	defer func() {
 		if p := recover(); p != nil { // a bubble that cannot end: its goroutines are stuck
 			w.violations = append(w.violations, fmt.Sprint(p))
 		}
 	}()
 	synctest.Test(t, func(*testing.T) {
-		w = newWorld(seed, change)
+		w = newSimulation(seed, change)
 		w.run()
 	})
 	return w

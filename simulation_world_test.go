@@ -13,10 +13,10 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
-// world is one simulated run: some processes, the store they share, and
+// simulation is one simulated world: some processes, the store they share, and
 // WalletKit. It lives in a synctest bubble, and its seed decides everything in
 // it.
-type world struct {
+type simulation struct {
 	seed  uint64
 	cond  conditions
 	bugs  storeBugs // wrong on purpose
@@ -105,12 +105,12 @@ func (e entry) String() string {
 }
 
 // note adds to the history. w.mu is held.
-func (w *world) note(who, what, whose string, err error) {
+func (w *simulation) note(who, what, whose string, err error) {
 	w.history = append(w.history, entry{time.Since(w.born), who, what, whose, err})
 }
 
 // violated reports that a promise was broken. w.mu is held.
-func (w *world) violated(who, format string, args ...any) {
+func (w *simulation) violated(who, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	w.violations = append(w.violations, fmt.Sprintf("at %.6fs, %s: %s", time.Since(w.born).Seconds(), who, text))
 	w.note(who, "VIOLATION", text, nil)
@@ -118,7 +118,7 @@ func (w *world) violated(who, format string, args ...any) {
 
 // lines is the history in an order that does not depend on who came first
 // within an instant.
-func (w *world) lines() []string {
+func (w *simulation) lines() []string {
 	slices.SortStableFunc(w.history, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.String(), b.String()))
 	})
