@@ -43,10 +43,11 @@ func readLogin(h http.Header, body []byte) *Session {
 }
 
 // olderThan is the outdated of a login of which it is not known what it
-// replaces, since the store could not be asked: any session but a later login.
+// replaces, since the store could not be asked: any session that began before
+// it. The login's own refreshes did not, and one may be stored by now.
 func olderThan(login *Session) func(*Session) bool {
 	return func(current *Session) bool {
-		return current == nil || !current.CreatedAt.After(login.CreatedAt)
+		return current == nil || current.CreatedAt.Before(login.CreatedAt)
 	}
 }
 
@@ -81,18 +82,43 @@ func (t *Transport) capture(req *http.Request, resp *http.Response, u *unsavedSe
 }
 
 // commit stores u where the stored session is one that it replaces, or keeps
-// it to be stored later.
+// it to be stored later. What is stored is as a request sees it: with the
+// change that waits to be stored, which u then settles too.
 func (k *keeper) commit(ctx context.Context, key string, u *unsavedSession, replaces func(*Session) bool) {
 	defer k.begin()()
+	outdated, earlier := u.outdated, (*unsavedSession)(nil)
 	err := k.change(ctx, key, func(current *Session) *Session {
-		if !replaces(current) {
+		seen := current
+		if earlier = k.unsaved.of(key); earlier != nil {
+			seen = earlier.settle(current)
+		}
+		if !replaces(seen) {
+			earlier = nil
 			return current
 		}
-		u.outdated = oneOf(current) // if this fails to be stored, only that may be replaced later
+		// If this fails to be stored, only what it was to replace may be
+		// replaced later. That may have been refreshed by then.
+		u.outdated = func(now *Session) bool {
+			return sameTokens(now, current) || now != nil && outdated(now)
+		}
 		return u.session
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		_ = k.emit(ctx, eventOf(SaveFailed, key, u.session, scrub(err, u.session)))
-		k.saveLater(ctx, key, u)
+		k.saveLater(ctx, key, u.over(k.unsaved.of(key)))
+	case earlier != nil:
+		k.unsaved.drop(key, earlier)
 	}
+}
+
+// over returns u as the change after earlier, which has not been stored: u
+// replaces what earlier would have replaced. earlier may be nil.
+func (u *unsavedSession) over(earlier *unsavedSession) *unsavedSession {
+	if earlier == nil || !u.outdated(earlier.session) {
+		return u
+	}
+	return &unsavedSession{session: u.session, outdated: func(current *Session) bool {
+		return u.outdated(current) || earlier.outdated(current)
+	}}
 }

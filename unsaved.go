@@ -73,12 +73,16 @@ func (n *unsaved) of(key string) *unsavedSession {
 	return n.byKey[key]
 }
 
-// put sets the change of key and reports whether there was none.
+// put sets the change of key and reports whether there was none. A login or
+// logout that has come while a refresh ran is left: it replaces what that brought.
 func (n *unsaved) put(key string, u *unsavedSession) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.byKey == nil {
 		n.byKey = make(map[string]*unsavedSession)
+	}
+	if later := n.byKey[key]; later != nil && later.outdated(u.session) {
+		return false
 	}
 	before := len(n.byKey)
 	n.byKey[key] = u
