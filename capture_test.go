@@ -178,9 +178,10 @@ func TestCompressedLoginIsStoredAndPassesCompressed(t *testing.T) {
 	}
 }
 
-func TestLoginBombIsNotUnpacked(t *testing.T) {
+func TestCompressedLoginIsUnpackedTo1MiBAtMost(t *testing.T) {
 	w := newCapture(t)
-	bomb := gzipped(strings.Repeat(" ", 64<<20))
+	text, _ := json.Marshal(w.Login("user-2"))
+	bomb := gzipped(strings.Repeat(" ", 64<<20) + string(text))
 	w.Fail(walletauthtest.LoginAnonymously, 1, walletauthtest.Fault{Body: bomb, Header: http.Header{"Content-Encoding": {"gzip"}}})
 	if _, got := w.post(t, "/users/login-anonymously", "{}"); got != bomb {
 		t.Error("the answer was changed")

@@ -80,6 +80,7 @@ func (g *gate) hold(*http.Request) {
 func Test401ThatArrivesAfterAnothersRefreshIsMendedWithoutOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t, walletauthtest.Config{})
+		adopted := w.countEvents(walletauth.SessionAdopted)
 		slow := newGate()
 		w.Fail(walletauthtest.ListWallets, 1, walletauthtest.Fault{Do: slow.hold})
 		late := make(chan int)
@@ -93,6 +94,9 @@ func Test401ThatArrivesAfterAnothersRefreshIsMendedWithoutOne(t *testing.T) {
 			t.Errorf("status %d", got)
 		}
 		w.wantRefreshes(t, 1)
+		if n := adopted.Load(); n != 0 {
+			t.Error("it took the store's exclusion to see that there is nothing to do")
+		}
 	})
 }
 
