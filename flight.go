@@ -241,7 +241,7 @@ func (f *flight) conclude(ctx context.Context, err error) {
 func (f *flight) tell(ctx context.Context, what EventType, s *Session, err error) {
 	e := eventOf(what, f.key, s, err)
 	e.Reason, e.Attempts = f.why, f.attempts
-	if !f.began.IsZero() {
+	if !f.began.IsZero() && what != RefreshBegan {
 		e.Duration = f.clock.Now().Sub(f.began)
 	}
 	if hookErr := f.emit(ctx, e); f.hookErr == nil {
