@@ -162,12 +162,14 @@ func (c *copies) learn(l look, s *walletauth.Session, stamp Stamp, own bool) {
 		return // dropped meanwhile, and with it what was heard
 	}
 	switch {
-	case s == nil && current:
-		was.session = nil
-		c.prune(l.id, was)
-	case s != nil && (current || was.outdated || was.session == nil):
+	case s != nil && (current || own || was.session == nil):
 		was.session, was.stamp, was.outdated = s, stamp, !current
 		was.asOf, was.epoch = l.at, l.epoch
+	case s == nil && (current || own):
+		was.session = nil
+		c.prune(l.id, was)
+	default: // which of the two is newer only the server knows
+		was.outdated = true
 	}
 }
 

@@ -2,6 +2,7 @@ package remotetest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -147,15 +148,22 @@ func feeds() int {
 // ManySessions stores n sessions of the usual size and logs what each costs at
 // the server, whose use of memory or disk used returns, and in the process.
 func ManySessions(t *testing.T, store walletauth.TokenStore, n int, used func() int) {
-	long := func(i int) *walletauth.Session { return Session(fmt.Sprintf("%0700d", i)) }
-	data, err := walletauth.JSONCodec{}.Encode("", long(0))
+	long := func() *walletauth.Session { // with tokens of a usual length that do not compress
+		s := Session(rand.Text())
+		for range 26 {
+			s.AccessToken += rand.Text()
+			s.RefreshToken += rand.Text()
+		}
+		return s
+	}
+	data, err := walletauth.JSONCodec{}.Encode("", long())
 	if err != nil {
 		t.Fatal(err)
 	}
 	save(t, store, "first", "first") // with which the client opens what it keeps open
 	before, heap := used(), heapInUse()
 	each(n, func(i int) {
-		if err := walletauth.Save(t.Context(), store, fmt.Sprintf("user-%d", i), long(i)); err != nil {
+		if err := walletauth.Save(t.Context(), store, fmt.Sprintf("user-%d", i), long()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,0 +1,79 @@
+package pgxstore_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
+	"github.com/walletauth/walletauth/pgxstore"
+)
+
+func TestFleet(t *testing.T) {
+	remotetest.Fleet(t, open, place(t, postgresURL(t)), 0, func(*testing.T, *remotetest.Members) {
+		<-time.After(6 * time.Second)
+	})
+}
+
+func TestFleetWhilePostgresIsRestarted(t *testing.T) {
+	s := ownServer(t)
+	remotetest.Fleet(t, open, place(t, s.url), 0, func(t *testing.T, _ *remotetest.Members) {
+		for range 2 {
+			<-time.After(3500 * time.Millisecond)
+			s.stop()
+			<-time.After(500 * time.Millisecond)
+			if err := s.start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestFleetWhileProcessesAreStopped(t *testing.T) {
+	const lease = time.Second
+	remotetest.Fleet(t, open, place(t, postgresURL(t)), lease, func(t *testing.T, m *remotetest.Members) {
+		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+		defer cancel()
+		t.Logf("%d times a process was stopped past its lease", m.PauseInTurn(ctx, lease*3/2))
+	})
+}
+
+func TestVisibility(t *testing.T) { remotetest.Visibility(t, open, place(t, postgresURL(t))) }
+
+func TestThousandKeys(t *testing.T) {
+	s := openStore(t, place(t, postgresURL(t)), 4)
+	remotetest.ThousandKeys(t, s, func(ctx context.Context) error { return s.Pool.Ping(ctx) })
+}
+
+// TestSteadyState counts at the server what Loads cost.
+func TestSteadyState(t *testing.T) {
+	const keys, loads = 100, 100_000
+	s := newStore(t)
+	for i := range keys {
+		save(t, s, fmt.Sprint(i), fmt.Sprint(i))
+	}
+	before, began := reads(t, s), time.Now()
+	for i := range loads {
+		if _, err := s.Load(t.Context(), fmt.Sprint(i%keys)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	took, cost := time.Since(began), reads(t, s)-before
+	t.Logf("%d Loads of %d keys in %v: %d reads of the table", loads, keys, took, cost)
+	if cost > loads/1000 {
+		t.Errorf("%d Loads cost %d reads of the table", loads, cost)
+	}
+}
+
+// reads counts how often the table was read through its index, once what other
+// connections counted has had the second in which they report it.
+func reads(t *testing.T, s *pgxstore.Store) (n int) {
+	t.Helper()
+	<-time.After(1200 * time.Millisecond)
+	row := s.Pool.QueryRow(t.Context(), "SELECT idx_scan FROM pg_stat_user_tables WHERE relname = $1", s.Table)
+	if err := row.Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

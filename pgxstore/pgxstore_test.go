@@ -1,0 +1,253 @@
+package pgxstore_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
+	"github.com/walletauth/walletauth/pgxstore"
+	"github.com/walletauth/walletauth/walletauthtest"
+)
+
+func TestStore(t *testing.T) {
+	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore { return newStore(t) })
+}
+
+// TestStoreInEightProcesses runs TestStore in 8 processes at once, over one
+// PostgreSQL.
+func TestStoreInEightProcesses(t *testing.T) {
+	remotetest.InEightProcesses(t, "TestStore", urlEnv+"="+postgresURL(t))
+}
+
+func TestProcesses(t *testing.T) {
+	walletauthtest.TestProcesses(t,
+		func(t *testing.T) string { return place(t, postgresURL(t)) },
+		func(t *testing.T, place string) walletauth.TokenStore {
+			s, err := open(place, 2*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		})
+}
+
+func TestTakeover(t *testing.T) {
+	remotetest.Takeover(t, open, place(t, postgresURL(t)))
+}
+
+// TestPgBouncer runs it all behind PgBouncer in transaction mode, on a pool
+// with pgx's default of prepared statements. Other processes see an Update
+// after CacheFor.
+func TestPgBouncer(t *testing.T) {
+	s := ownServer(t)
+	url := bouncer(t, s)
+	t.Run("TestStore", func(t *testing.T) {
+		walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
+			return openStore(t, place(t, url), 4)
+		})
+	})
+	t.Run("coherence", func(t *testing.T) {
+		shared := place(t, url)
+		writer, reader := openStore(t, shared, 4), openStore(t, shared, 4)
+		reader.CacheFor = 100 * time.Millisecond
+		for _, id := range []string{"a", "b", "c"} {
+			save(t, writer, "user", id)
+			remotetest.AwaitID(t, reader, "user", id)
+		}
+	})
+	t.Run("no connection is left listening", func(t *testing.T) {
+		for range 10 {
+			var n int
+			row := openStore(t, url+"|x", 4).Pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_listening_channels()", pgx.QueryExecModeExec)
+			if err := row.Scan(&n); err != nil || n != 0 {
+				t.Errorf("a connection of PgBouncer listens to %d channels (%v)", n, err)
+			}
+		}
+	})
+}
+
+func TestPoolMissing(t *testing.T) {
+	s := new(pgxstore.Store)
+	_, err := s.Load(t.Context(), "user")
+	_, purge := s.Purge(t.Context())
+	for what, err := range map[string]error{
+		"Load": err, "Update": walletauth.Delete(t.Context(), s, "user"), "Migrate": s.Migrate(t.Context()), "Purge": purge,
+	} {
+		if err == nil || !strings.Contains(err.Error(), "Pool is nil") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// TestTableMissing: what will not pass is told at once.
+func TestTableMissing(t *testing.T) {
+	s := openStore(t, postgresURL(t)+"|missing", 4)
+	began := time.Now()
+	if _, err := s.Load(t.Context(), "user"); err == nil || !strings.Contains(err.Error(), "missing") || errors.Is(err, walletauth.ErrNoSession) {
+		t.Errorf("Load: %v", err)
+	}
+	if err := walletauth.Delete(t.Context(), s, "user"); err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("Update: %v", err)
+	}
+	t.Logf("both took %v", time.Since(began))
+}
+
+func TestLoginIsSeenAtOnce(t *testing.T) {
+	shared := place(t, postgresURL(t))
+	remotetest.LoginIsSeenAtOnce(t, openStore(t, shared, 4), openStore(t, shared, 4))
+}
+
+func TestOutage(t *testing.T) {
+	server := ownServer(t)
+	s := openStore(t, place(t, server.url), 4)
+	s.CacheFor = 100 * time.Millisecond
+	remotetest.Outage(t, s, "pgxstore: ", server.stop, func() {
+		if err := server.start(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestListenConnectionLost: what was missed between two connections is found
+// out.
+func TestListenConnectionLost(t *testing.T) {
+	shared := place(t, postgresURL(t))
+	here, there := openStore(t, shared, 4), openStore(t, shared, 4)
+	save(t, there, "user", "0")
+	for _, id := range []string{"1", "2", "3"} {
+		if _, err := here.Load(t.Context(), "user"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := there.Pool.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'"); err != nil {
+			t.Fatal(err)
+		}
+		save(t, there, "user", id)
+		remotetest.AwaitID(t, here, "user", id)
+	}
+}
+
+// TestMigrate: 20 at once do no harm, nor do users of the SQL, nor names that
+// need quotes.
+func TestMigrate(t *testing.T) {
+	s := openStore(t, postgresURL(t)+`|Odd "schema".Odd 'table'`, 20)
+	if _, err := s.Pool.Exec(t.Context(), `CREATE SCHEMA IF NOT EXISTS "Odd ""schema"""`); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if err := s.Migrate(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	save(t, s, "user", "1")
+	if _, err := s.Load(t.Context(), "user"); err != nil {
+		t.Error(err)
+	}
+	if text, err := pgxstore.Migrations.ReadFile("migrations/001_sessions.sql"); err != nil || !strings.Contains(string(text), "CREATE TABLE") {
+		t.Errorf("Migrations: %v %q", err, text)
+	}
+}
+
+func TestPurge(t *testing.T) {
+	s := newStore(t)
+	for _, key := range []string{"kept", "old", "loggedout", "lately"} {
+		save(t, s, key, key)
+	}
+	for _, key := range []string{"loggedout", "lately"} {
+		if err := walletauth.Delete(t.Context(), s, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Pool.Exec(t.Context(), "UPDATE "+s.Table+` SET updated_at = now() - interval '25 hours', lease_until = NULL,
+		expires_at = CASE WHEN data IS NOT NULL THEN now() - interval '25 hours' END
+		WHERE key_hash IN (sha256('old'), sha256('loggedout'))`); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Purge(t.Context()); n != 2 || err != nil {
+		t.Errorf("Purge: %d rows, %v, want 2", n, err)
+	}
+	if _, err := s.Load(t.Context(), "kept"); err != nil {
+		t.Errorf("Load of what is not to be purged: %v", err)
+	}
+}
+
+// TestRowDeletedWhileHeld: what is stored after the row was deleted by hand is
+// stored.
+func TestRowDeletedWhileHeld(t *testing.T) {
+	s := newStore(t)
+	save(t, s, "user", "1")
+	save(t, s, "user", "2")
+	if err := s.Update(t.Context(), "user", func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
+		_, err := s.Pool.Exec(ctx, "DELETE FROM "+s.Table)
+		return remotetest.Session("3"), err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	save(t, s, "user", "4")
+	if got, err := s.Load(t.Context(), "user"); err != nil || got.ID != "4" {
+		t.Errorf("Load: %v, %v", got, err)
+	}
+}
+
+// TestOwnHooks: a pool with hooks of its own is listened beside.
+func TestOwnHooks(t *testing.T) {
+	shared := place(t, postgresURL(t))
+	url, table, _ := strings.Cut(shared, "|")
+	config, err := pgxpool.ParseConfig(url + " search_path=nowhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ConnConfig.RuntimeParams["application_name"] = "hooks"
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "SET search_path = public")
+		return err
+	}
+	config.ConnConfig.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {
+		t.Error("a notification of the store went to the program")
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	s := &pgxstore.Store{Pool: pool, Table: table}
+	defer s.Close()
+	other := openStore(t, shared, 4)
+	for _, id := range []string{"a", "b", "c"} {
+		save(t, other, "user", id)
+		remotetest.AwaitID(t, s, "user", id)
+	}
+}
+
+func TestBackgroundEnds(t *testing.T) {
+	s := newStore(t)
+	remotetest.BackgroundEnds(t, s, s.Close)
+}
+
+var many = flag.Int("sessions", 2000, "the number of sessions in TestManySessions")
+
+func TestManySessions(t *testing.T) {
+	s := newStore(t)
+	s.MaxCopies = 3 * *many // so that all are kept
+	remotetest.ManySessions(t, s, *many, func() (size int) {
+		if err := s.Pool.QueryRow(t.Context(), "SELECT pg_total_relation_size($1)", s.Table).Scan(&size); err != nil {
+			t.Fatal(err)
+		}
+		return size
+	})
+}
