@@ -24,6 +24,10 @@ func (r *results) tables() []named {
 		{"early", earlyTable(r.Early)},
 		{"outage", outageTable(r.Outage)},
 		{"refused", refusedTable(r.Refused)},
+		{"memory", memoryTable(r.Memory)},
+		{"keys", keysTable(r.Keys)},
+		{"rates", rateTable(r.Rates)},
+		{"shared", sharedTable(r.Shared)},
 		{"machine", r.Machine},
 		{"versions", versionsTable()},
 	}

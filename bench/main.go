@@ -13,11 +13,19 @@ import (
 )
 
 func main() {
+	if place := os.Getenv(workerEnv); place != "" {
+		exit(work(place, os.Stdin, os.Stdout))
+	}
 	quick := flag.Bool("quick", false, "smaller and fewer rounds, for a rough idea")
 	out := flag.String("out", "", "the `folder` with performance.md and scale.md, whose tables and pictures are replaced")
 	flag.Parse()
-	if err := run(*quick, *out); err != nil {
+	exit(run(*quick, *out))
+}
+
+func exit(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }

@@ -15,6 +15,10 @@ type results struct {
 	Early    []early    `json:"early"`
 	Outage   []outage   `json:"outage"`
 	Refused  []refused  `json:"refused"`
+	Memory   []memory   `json:"memory"`
+	Keys     []keys     `json:"keys"`
+	Rates    []rate     `json:"rates"`
+	Shared   []shared   `json:"shared"`
 }
 
 // size is how much of everything is measured.
@@ -25,6 +29,8 @@ type size struct {
 	crossing                         crossing
 	outage                           time.Duration
 	refusedRounds, refused           int
+	memory, keys, processes          []int
+	growthRounds                     int
 }
 
 var (
@@ -33,12 +39,17 @@ var (
 		expiryRounds: 7, callers: 10_000,
 		crossing: crossing{1000, 500 * time.Millisecond, 31 * time.Second},
 		outage:   10 * time.Second, refusedRounds: 5, refused: 1000,
+		memory:       []int{1, 10, 100, 1000, 10_000, 100_000, 1_000_000},
+		keys:         []int{1, 10, 100, 1000, 10_000, 100_000},
+		processes:    []int{1, 2, 4, 8, 16, 32, 64},
+		growthRounds: 7,
 	}
 	small = size{
 		overheadRounds: 9, overheadRequests: 5_000, loopbackRequests: 300,
 		expiryRounds: 1, callers: 10_000,
 		crossing: crossing{200, 100 * time.Millisecond, 200 * time.Millisecond},
 		outage:   time.Second, refusedRounds: 1, refused: 1000,
+		memory: []int{1, 1000, 100_000}, keys: []int{1, 100, 10_000}, processes: []int{1, 8}, growthRounds: 1,
 	}
 )
 
@@ -75,7 +86,29 @@ func (s size) steps() []step {
 			r.Refused, err = measureRefused(s.refusedRounds, s.refused, refresh, spread)
 			return err
 		}},
+		{"memory", func(r *results) (err error) {
+			r.Memory, err = measureMemory(s.memory)
+			return err
+		}},
+		{"keys", func(r *results) (err error) {
+			r.Keys, err = measureKeys(s.growthRounds, s.keys)
+			return err
+		}},
+		{"processes", func(r *results) error { return s.measureStores(r, refresh) }},
 	}
+}
+
+func (s size) measureStores(r *results, refresh time.Duration) error {
+	places, stop, err := startKinds()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if r.Rates, err = measureRates(places, s.growthRounds, 1000); err != nil {
+		return err
+	}
+	r.Shared, err = measureShared(places, s.growthRounds, s.processes, refresh)
+	return err
 }
 
 // run measures everything and prints it; where out is given it also writes
