@@ -350,8 +350,8 @@ func (w *simulation) checkSend(t *trip, token string) {
 	if t.req.Header.Get("Authorization") != "" {
 		w.violated(a.String(), "sent a refresh with an Authorization")
 	}
-	if turn.current == nil {
-		return // a login that could not be stored: its writing is checked
+	if turn.current == nil || p.waited && w.loggedOutSince(p.login) {
+		return // a login that could not be stored in time: see checkWrite
 	}
 	if current, ok := w.walletkit.refresh[turn.current.RefreshToken]; ok && p.order().before(current.order()) {
 		w.violated(a.String(), "sent the refresh token of %s though %s was stored", p, current)
@@ -602,6 +602,11 @@ func (w *simulation) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	case previous == nil && p.waited:
 		// A login that came while the store was down cannot know of a logout that
 		// happened elsewhere until the store was up again.
+	case p.order().before(r.order) && r.storedLate(t):
+		// The fence lets an earlier holder save late, and the later one, which
+		// cannot have seen that, save over it.
+		w.counts.overtaken++
+		t.key.mayBe(p.login)
 	case p.order().before(r.order):
 		w.violated(t.by.String(), "stored %s over %s, which is newer", p, w.walletkit.describe(previous))
 	}
@@ -610,6 +615,13 @@ func (w *simulation) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	if key := t.key; key.pending != nil && key.pending.login == p.login {
 		key.pending = nil
 	}
+}
+
+// storedLate reports whether what is stored was saved under an earlier fence than
+// that of t, after t had begun.
+func (r *record) storedLate(t *turn) bool {
+	last := r.versions[len(r.versions)-1]
+	return last.fence < t.fence && last.at.After(t.granted)
 }
 
 // orderOfDelete says what a deletion that t stores is newer than: for a program

@@ -61,7 +61,7 @@ func (w *simulation) giveLogin(key *keyTruth, d *dice) {
 	l := w.walletkit.login(key, key.name+"-user-"+pick(d, "a", "b"))
 	r := w.store.records[key]
 	p := pair{l, 0}
-	r.versions = append(r.versions, version{time.Now(), w.walletkit.session(p)})
+	r.versions = append(r.versions, version{time.Now(), w.walletkit.session(p), 0})
 	r.order, p.grant().stored, p.grant().arrived = p.order(), true, time.Now()
 	key.acked = l
 }

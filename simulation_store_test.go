@@ -29,6 +29,7 @@ type record struct {
 type version struct {
 	at      time.Time
 	session *walletauth.Session // nil: deleted, or never there
+	fence   int                 // under which it was stored
 }
 
 func (r *record) current() *walletauth.Session { return r.versions[len(r.versions)-1].session }
@@ -92,6 +93,8 @@ func newHandle(inc *incarnation) *handle {
 }
 
 var errStoreDown = errors.New("the store's server does not answer")
+
+var errLeaseEnded = errors.New("the lease has ended")
 
 // errFencedOff is what a holder gets that comes back after a later one has
 // saved.
@@ -222,6 +225,9 @@ func (h *handle) run(ctx context.Context, t *turn, fn func(context.Context, *wal
 	w := h.inc.world
 	t.excl, t.lose = context.WithCancelCause(ctx)
 	defer t.lose(nil)
+	if time.Since(t.sent) >= w.cond.lease { // paused on the way back
+		t.lose(errLeaseEnded)
+	}
 	w.mu.Lock()
 	h.inc.turns[t.key] = t
 	w.mu.Unlock()
@@ -244,7 +250,7 @@ func (h *handle) renew(t *turn, stop <-chan struct{}, renewed chan<- struct{}) {
 	defer close(renewed)
 	w := h.inc.world
 	lease := w.cond.lease
-	lost := func() { t.lose(errors.New("the lease has ended")) }
+	lost := func() { t.lose(errLeaseEnded) }
 	guard := time.AfterFunc(time.Until(t.sent.Add(lease)), func() { h.inc.afterPause(lost) })
 	defer guard.Stop()
 	for next := lease / 3; ; {
@@ -320,7 +326,7 @@ func (r *record) save(t *turn, next *walletauth.Session) bool {
 	}
 	w.checkWrite(t, r, next)
 	r.saved = t.fence
-	r.versions = append(r.versions, version{time.Now(), next})
+	r.versions = append(r.versions, version{time.Now(), next, t.fence})
 	t.inc.handle.seen[t.key] = len(r.versions)
 	if next == nil && w.bugs.noTombstone {
 		r.fence, r.saved, r.holder = 0, 0, nil

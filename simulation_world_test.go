@@ -61,7 +61,7 @@ type counts struct {
 	logins, logouts                                          int
 	crashes, pauses, snatches, jumps                         int
 	lostReply, lostLate, lostClock, lostCrash, lostExclusion int // sessions
-	revoked                                                  int
+	revoked, overtaken                                       int
 	longest                                                  time.Duration
 	recovery                                                 time.Duration
 }
@@ -83,6 +83,7 @@ func (c *counts) add(o counts) {
 	c.lostLate += o.lostLate
 	c.lostExclusion += o.lostExclusion
 	c.revoked += o.revoked
+	c.overtaken += o.overtaken
 	c.longest = max(c.longest, o.longest)
 	c.recovery = max(c.recovery, o.recovery)
 }
