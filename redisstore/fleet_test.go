@@ -25,7 +25,7 @@ func TestFleetWhileRedisIsRestarted(t *testing.T) {
 			<-time.After(3500 * time.Millisecond)
 			r.service.Stop(syscall.SIGKILL)
 			<-time.After(500 * time.Millisecond)
-			if err := r.start(); err != nil {
+			if err := r.start("always"); err != nil {
 				t.Fatal(err)
 			}
 		}

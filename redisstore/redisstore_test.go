@@ -93,7 +93,7 @@ func TestOutage(t *testing.T) {
 	remotetest.Outage(t, s, "redisstore: ",
 		func() { r.service.Stop(syscall.SIGKILL) },
 		func() {
-			if err := r.start(); err != nil {
+			if err := r.start("always"); err != nil {
 				t.Fatal(err)
 			}
 		})
