@@ -41,15 +41,30 @@ func newPicture(title, x, y string) *plot.Plot {
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
 		axis.LineStyle.Color, axis.Tick.LineStyle.Color = inkColor, inkColor
 	}
+	p.X.Tick.Marker, p.Y.Tick.Marker = plainTicks{plot.DefaultTicks{}}, plainTicks{plot.DefaultTicks{}}
 	p.Legend.Top, p.Legend.Padding = true, vg.Points(3)
 	return p
+}
+
+// plainTicks writes 10,000 where the library would write 10000.00 or 1e+04.
+type plainTicks struct{ plot.Ticker }
+
+func (t plainTicks) Ticks(low, high float64) []plot.Tick {
+	ticks := t.Ticker.Ticks(low, high)
+	for i, tick := range ticks {
+		if tick.Label != "" {
+			ticks[i].Label = number(tick.Value)
+		}
+	}
+	return ticks
 }
 
 // save writes p as an SVG. The fonts that the library names are rarely there;
 // any without serifs will do.
 func save(p *plot.Plot, path string) error {
 	canvas := vgsvg.New(width, height)
-	p.Draw(draw.New(canvas))
+	margin := vg.Points(8)
+	p.Draw(draw.Crop(draw.New(canvas), margin, -2*margin, margin, -margin))
 	var b bytes.Buffer
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return err
@@ -63,12 +78,15 @@ func (r *results) draw(dir string) error {
 	return errors.Join(
 		r.drawExpiry(filepath.Join(dir, "expiry.svg")),
 		r.drawOverhead(filepath.Join(dir, "overhead.svg")),
+		r.drawMemory(filepath.Join(dir, "memory.svg")),
+		r.drawKeys(filepath.Join(dir, "keys.svg")),
+		r.drawShared(filepath.Join(dir, "processes.svg")),
 	)
 }
 
 // drawExpiry shows each request's latency while a token is replaced.
 func (r *results) drawExpiry(path string) error {
-	p := newPicture("Latency while a token is replaced by a refresh that takes 500 ms",
+	p := newPicture("Each request's latency while the token is replaced",
 		"ms since the refresh became due", "latency, ms")
 	for _, shown := range []struct {
 		who   *peer
@@ -108,6 +126,7 @@ func (r *results) drawOverhead(path string) error {
 	}
 	slices.SortFunc(bars, func(a, b overhead) int { return -cmp.Compare(a.Nanoseconds, b.Nanoseconds) })
 	p := newPicture("What a transport adds to a request", "ns", "")
+	p.X.Min = 0
 	var names []string
 	for i, o := range bars {
 		bar, err := plotter.NewBarChart(plotter.Values{o.Nanoseconds}, vg.Points(13))
@@ -124,4 +143,54 @@ func (r *results) drawOverhead(path string) error {
 	}
 	p.NominalY(names...)
 	return save(p, path)
+}
+
+// line is one of a picture's lines.
+type line struct {
+	name  string
+	color color.Color
+	xys   plotter.XYs
+}
+
+// drawLines draws lines over an axis whose steps are powers.
+func drawLines(path string, p *plot.Plot, lines ...line) error {
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plainTicks{plot.LogTicks{Prec: -1}}
+	p.Y.Min = 0
+	for _, l := range lines {
+		drawn, dots, err := plotter.NewLinePoints(l.xys)
+		if err != nil {
+			return err
+		}
+		drawn.Color, drawn.Width = l.color, vg.Points(1.5)
+		dots.GlyphStyle = draw.GlyphStyle{Color: l.color, Radius: vg.Points(2.5), Shape: draw.CircleGlyph{}}
+		p.Add(drawn, dots)
+		if l.name != "" {
+			p.Legend.Add(l.name, drawn, dots)
+		}
+	}
+	p.Y.Max *= 1.2 // room for the legend
+	return save(p, path)
+}
+
+func (r *results) drawMemory(path string) error {
+	p := newPicture("Sessions in a MemoryStore", "sessions", "Load of a key at random, ns")
+	return drawLines(path, p, line{"", oursColor, points(r.Memory, func(m memory) (x, y float64) { return float64(m.Sessions), m.LoadNS })})
+}
+
+func (r *results) drawKeys(path string) error {
+	p := newPicture("Keys that refresh at the same moment", "keys", "refreshes per second")
+	return drawLines(path, p, line{"", oursColor, points(r.Keys, func(k keys) (x, y float64) { return float64(k.Keys), k.PerSecond })})
+}
+
+func (r *results) drawShared(path string) error {
+	p := newPicture("Processes that share a session when it expires", "processes", "until the last has the new token, ms")
+	var lines []line
+	for i, name := range []string{"files", "Redis", "PostgreSQL"} {
+		of := slices.DeleteFunc(slices.Clone(r.Shared), func(s shared) bool { return s.Store != name })
+		if len(of) > 0 {
+			xys := points(of, func(s shared) (x, y float64) { return float64(s.Processes), s.LastMS })
+			lines = append(lines, line{name, []color.Color{plainColor, otherColor, oursColor}[i], xys})
+		}
+	}
+	return drawLines(path, p, lines...)
 }

@@ -35,7 +35,7 @@ type size struct {
 
 var (
 	full = size{
-		overheadRounds: 61, overheadRequests: 20_000, loopbackRequests: 4000,
+		overheadRounds: 51, overheadRequests: 10_000, loopbackRequests: 4000,
 		expiryRounds: 7, callers: 10_000,
 		crossing: crossing{1000, 500 * time.Millisecond, 31 * time.Second},
 		outage:   10 * time.Second, refusedRounds: 5, refused: 1000,

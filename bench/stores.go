@@ -1,18 +1,26 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/filestore"
+	"github.com/walletauth/walletauth/pgxstore"
 	"github.com/walletauth/walletauth/redisstore"
 )
 
@@ -27,6 +35,7 @@ type kind struct {
 var kinds = []kind{
 	{"files", startFiles, openFiles},
 	{"Redis", startRedis, openRedis},
+	{"PostgreSQL", startPostgres, openPostgres},
 }
 
 // errAbsent means that the server of a kind is not installed here.
@@ -50,19 +59,24 @@ func startRedis(dir string) (string, func(), error) {
 		return "", nil, errAbsent{"redis-server"}
 	}
 	socket := filepath.Join(dir, "redis.sock")
-	server := exec.Command(program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir)
+	stop, err := serve(exec.Command(program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir), socket)
+	return socket, stop, err
+}
+
+// serve starts a server and waits until it answers.
+func serve(server *exec.Cmd, socket string) (stop func(), err error) {
 	if err := server.Start(); err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	stop := func() {
-		_ = server.Process.Kill() // there is nothing to lose
-		_ = server.Wait()
+	stop = func() {
+		_ = server.Process.Signal(os.Interrupt)
+		_ = server.Wait() // whatever it says, nothing is kept
 	}
 	if err := listening(socket); err != nil {
 		stop()
-		return "", nil, err
+		return nil, err
 	}
-	return socket, stop, nil
+	return stop, nil
 }
 
 // listening waits until somebody answers at a socket.
@@ -78,6 +92,95 @@ func listening(socket string) (err error) {
 
 func openRedis(socket string) (walletauth.TokenStore, error) {
 	return &redisstore.Store{Client: redis.NewClient(&redis.Options{Network: "unix", Addr: socket})}, nil
+}
+
+// startPostgres starts a server of its own on a socket in a folder below dir.
+func startPostgres(dir string) (string, func(), error) {
+	program, err := findPostgres()
+	if err != nil {
+		return "", nil, err
+	}
+	folder := filepath.Join(dir, "postgres")
+	as, err := ownedFolder(folder)
+	if err != nil {
+		return "", nil, err
+	}
+	data := filepath.Join(folder, "data")
+	initdb := exec.Command(filepath.Join(filepath.Dir(program), "initdb"), "-D", data, "-A", "trust", "-U", "postgres")
+	server := exec.Command(program, "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "max_connections=400")
+	for _, c := range []*exec.Cmd{initdb, server} {
+		c.Dir, c.SysProcAttr = folder, as
+	}
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return "", nil, fmt.Errorf("initdb: %w\n%s", err, out)
+	}
+	stop, err := serve(server, filepath.Join(folder, ".s.PGSQL.5432"))
+	if err != nil {
+		return "", nil, err
+	}
+	url := fmt.Sprintf("host=%s user=postgres dbname=postgres sslmode=disable pool_max_conns=4", folder)
+	if err := migrate(url); err != nil {
+		stop()
+		return "", nil, err
+	}
+	return url, stop, nil
+}
+
+// findPostgres looks where Debian hides it too.
+func findPostgres() (string, error) {
+	places, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if err != nil {
+		return "", err
+	}
+	if len(places) > 0 {
+		return slices.Max(places), nil
+	}
+	if program, err := exec.LookPath("postgres"); err == nil {
+		return program, nil
+	}
+	return "", errAbsent{"postgres"}
+}
+
+// ownedFolder makes a folder for PostgreSQL, which refuses to run as root, and
+// says as whom to run it instead.
+func ownedFolder(folder string) (*syscall.SysProcAttr, error) {
+	if err := os.Mkdir(folder, 0o700); err != nil || os.Geteuid() != 0 {
+		return nil, err
+	}
+	postgres, err := user.Lookup("postgres")
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.Atoi(postgres.Uid)
+	if err != nil {
+		return nil, err
+	}
+	as := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	return as, errors.Join(os.Chown(folder, uid, uid), os.Chmod(filepath.Dir(folder), 0o711))
+}
+
+func migrate(url string) error {
+	pool, err := pgxpool.New(context.Background(), url)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	store := &pgxstore.Store{Pool: pool}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		// It may still be starting up.
+		if err = pool.Ping(context.Background()); err == nil || time.Now().After(deadline) {
+			break
+		}
+	}
+	return errors.Join(err, store.Migrate(context.Background()))
+}
+
+func openPostgres(url string) (walletauth.TokenStore, error) {
+	pool, err := pgxpool.New(context.Background(), url)
+	if err != nil {
+		return nil, err
+	}
+	return &pgxstore.Store{Pool: pool}, nil
 }
 
 // place is a kind that has been started.
