@@ -44,18 +44,13 @@ func TestWebSocketDialledWithTheClient(t *testing.T) {
 	api := newStandIn(t)
 	api.Handle("GET /socket", http.HandlerFunc(serveEcho))
 	client := &http.Client{Transport: api.transport()}
-	dial := func(ctx context.Context) (*websocket.Conn, error) {
-		conn, _, err := websocket.Dial(ctx, api.URL+"/socket", &websocket.DialOptions{HTTPClient: client})
-		return conn, err
-	}
-
-	open, err := dial(t.Context())
+	open, err := dialWithClient(t.Context(), client, api.URL+"/socket")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer open.CloseNow()
 	api.outlive(t, func(ctx context.Context) error {
-		conn, err := dial(ctx)
+		conn, err := dialWithClient(ctx, client, api.URL+"/socket")
 		if err != nil {
 			return err
 		}
@@ -65,6 +60,12 @@ func TestWebSocketDialledWithTheClient(t *testing.T) {
 	if err := echo(t.Context(), open); err != nil {
 		t.Errorf("the connection from before: %v", err)
 	}
+}
+
+// dialWithClient dials by the http.Client with the Transport.
+func dialWithClient(ctx context.Context, client *http.Client, url string) (*websocket.Conn, error) {
+	conn, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: client})
+	return conn, err
 }
 
 // A dialler that takes no http.Client gets the headers, or a token to send in
