@@ -46,22 +46,23 @@ func (k *kept) returns(returned <-chan error, d time.Duration) error {
 
 func TestKeepAliveRefreshesWhenDueAndNotOftener(t *testing.T) {
 	for _, c := range []struct {
+		span   time.Duration
 		ttl    time.Duration
 		before time.Duration // RefreshBefore
-		want   int           // in six hours
+		want   int
 	}{
-		{ttl: 2 * time.Second, want: 13499},          // every 1.6 s
-		{ttl: 10 * time.Second, want: 2699},          // every 8 s
-		{ttl: 5 * time.Minute, want: 89},             // every 4 minutes
-		{ttl: time.Hour, want: 6},                    // every 59 minutes
-		{ttl: 5 * time.Minute, before: -1, want: 74}, // every 290 s
-		{ttl: 5 * time.Minute, before: 2 * time.Minute, want: 119},
-		{ttl: 5 * time.Minute, before: time.Hour, want: 144}, // half of the lifetime, and one to learn that
+		{span: time.Hour, ttl: 2 * time.Second, want: 2249},               // every 1.6 s
+		{span: time.Hour, ttl: 10 * time.Second, want: 449},               // every 8 s
+		{span: 6 * time.Hour, ttl: 5 * time.Minute, want: 89},             // every 4 minutes
+		{span: 6 * time.Hour, ttl: time.Hour, want: 6},                    // every 59 minutes
+		{span: 6 * time.Hour, ttl: 5 * time.Minute, before: -1, want: 74}, // every 290 s
+		{span: 6 * time.Hour, ttl: 5 * time.Minute, before: 2 * time.Minute, want: 119},
+		{span: 6 * time.Hour, ttl: 5 * time.Minute, before: time.Hour, want: 144}, // half of the lifetime, and one to learn that
 	} {
 		inBubble(t, c.ttl.String()+" "+c.before.String(), func(t *testing.T) {
 			k := newKeptBy(t, walletauthtest.Config{TB: t, AccessTokenTTL: c.ttl}, func(k *kept) { k.RefreshBefore = c.before })
 			alive := k.keepAlive()
-			time.Sleep(6*time.Hour - 1)
+			time.Sleep(c.span - 1)
 			k.stillAlive(alive)
 			k.sent(c.want)
 			if s := k.stored(); !s.AccessTokenExpiresAt.After(time.Now()) {
@@ -239,6 +240,7 @@ func TestKeepAliveDoesNotTradeATokenInForItself(t *testing.T) {
 		})
 		k.keepAlive()
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if sent > 15*12 {
 			t.Errorf("%d refreshes in 12 lifetimes", sent)
 		}
