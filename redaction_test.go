@@ -30,7 +30,7 @@ type chatter struct {
 func (c *chatter) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	s, err := c.MemoryStore.Load(ctx, key)
 	if c.loads++; c.load != nil && s != nil && c.loads > 1 { // of a token that it has never seen the transport cannot know
-		return nil, c.load(tokensOf(s))
+		return nil, c.load(tokensIn(s))
 	}
 	return s, err
 }
@@ -38,11 +38,11 @@ func (c *chatter) Load(ctx context.Context, key string) (*walletauth.Session, er
 func (c *chatter) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
 	return c.MemoryStore.Update(ctx, key, func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
 		if c.update != nil {
-			return nil, c.update(tokensOf(s))
+			return nil, c.update(tokensIn(s))
 		}
 		next, err := fn(ctx, s)
 		if c.updateAfter != nil && err == nil {
-			return nil, c.updateAfter(tokensOf(s) + tokensOf(next))
+			return nil, c.updateAfter(tokensIn(s) + tokensIn(next))
 		}
 		return next, err
 	})
@@ -50,7 +50,7 @@ func (c *chatter) Update(ctx context.Context, key string, fn func(context.Contex
 
 func (c *chatter) Refresh(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
 	if c.refresh != nil {
-		return nil, c.refresh(tokensOf(s))
+		return nil, c.refresh(tokensIn(s))
 	}
 	next := secretSession()
 	next.AccessToken, next.RefreshToken = "new-access-5ecret", "new-refresh-5ecret"
@@ -71,7 +71,7 @@ func (c *chatter) RoundTrip(req *http.Request) (*http.Response, error) {
 	return c.reply(req, body), nil
 }
 
-func tokensOf(s *walletauth.Session) string {
+func tokensIn(s *walletauth.Session) string {
 	if s == nil {
 		return ""
 	}
