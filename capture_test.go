@@ -181,7 +181,7 @@ func TestCompressedLoginIsStoredAndPassesCompressed(t *testing.T) {
 func TestCompressedLoginIsUnpackedTo1MiBAtMost(t *testing.T) {
 	w := newCapture(t)
 	text, _ := json.Marshal(w.Login("user-2"))
-	bomb := gzipped(strings.Repeat(" ", 64<<20) + string(text))
+	bomb := gzipped(strings.Repeat(" ", 2<<20) + string(text))
 	w.Fail(walletauthtest.LoginAnonymously, 1, walletauthtest.Fault{Body: bomb, Header: http.Header{"Content-Encoding": {"gzip"}}})
 	if _, got := w.post(t, "/users/login-anonymously", "{}"); got != bomb {
 		t.Error("the answer was changed")
@@ -223,13 +223,13 @@ func (s *failingStore) Update(ctx context.Context, key string, fn func(context.C
 	return s.MemoryStore.Update(ctx, key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
 		next, err := fn(ctx, current)
 		if err == nil && next != current && fail {
-			return nil, fmt.Errorf("cannot replace %s by %s", tokensOf(current), tokensOf(next))
+			return nil, fmt.Errorf("cannot replace %s by %s", spelledOut(current), spelledOut(next))
 		}
 		return next, err
 	})
 }
 
-func tokensOf(s *walletauth.Session) string {
+func spelledOut(s *walletauth.Session) string {
 	if s == nil {
 		return "nothing"
 	}

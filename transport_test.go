@@ -676,13 +676,15 @@ func TestBodyThatWaitsForContinueIsSentOnlyWhenAskedFor(t *testing.T) {
 	w.transport.Base = base
 	w.RevokeAccess("user-1")
 	for range 2 { // the first after a 401 that did not ask for the body
-		req := w.newRequest(t, "POST", "/upload", newCountedBody("body"))
+		body := &waitedBody{newCountedBody("body"), make(chan struct{}, 9)}
+		req := w.newRequest(t, "POST", "/upload", body)
 		req.Header.Set("Expect", "100-continue")
 		resp := w.mustDo(t, req)
 		if got := drain(t, resp); got != "body" {
 			t.Errorf("status %d, echo %q", resp.StatusCode, got)
 		}
-		req.Body.(*countedBody).wantClosed(t)
+		<-body.gone // which may be after the answer
+		body.wantClosed(t)
 	}
 }
 
