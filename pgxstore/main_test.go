@@ -191,10 +191,13 @@ func place(t testing.TB, url string) string {
 		t.Fatal(err)
 	}
 	store := s.(*pgxstore.Store)
-	defer store.Pool.Close()
 	if err := store.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		defer store.Pool.Close()
+		_, _ = store.Pool.Exec(context.Background(), "DROP TABLE "+store.Table) // the server may have been stopped
+	})
 	return place
 }
 

@@ -75,6 +75,8 @@ func TestPgBouncer(t *testing.T) {
 	})
 }
 
+func TestStatements(t *testing.T) { remotetest.Server(t, pgxstore.ServerOf(newStore(t))) }
+
 func TestPoolMissing(t *testing.T) {
 	s := new(pgxstore.Store)
 	_, err := s.Load(t.Context(), "user")
@@ -208,11 +210,11 @@ func TestRowDeletedWhileHeld(t *testing.T) {
 func TestOwnHooks(t *testing.T) {
 	shared := place(t, postgresURL(t))
 	url, table, _ := strings.Cut(shared, "|")
-	config, err := pgxpool.ParseConfig(url + " search_path=nowhere")
+	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.ConnConfig.RuntimeParams["application_name"] = "hooks"
+	config.ConnConfig.RuntimeParams["search_path"] = "nowhere"
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "SET search_path = public")
 		return err

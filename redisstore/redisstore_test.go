@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,6 +67,8 @@ func TestTakeover(t *testing.T) {
 	remotetest.Takeover(t, open, place(t))
 }
 
+func TestScripts(t *testing.T) { remotetest.Server(t, redisstore.ServerOf(newStore(t))) }
+
 func TestClientMissing(t *testing.T) {
 	s := new(redisstore.Store)
 	_, err := s.Load(t.Context(), "user")
@@ -97,6 +101,42 @@ func TestOutage(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+}
+
+// TestACL: the rights that the README names suffice.
+func TestACL(t *testing.T) {
+	r := ownServer(t)
+	admin := openStore(t, r.url+" any")
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rights := regexp.MustCompile(`(?m)^    (~walletauth.*)$`).FindSubmatch(text)
+	if rights == nil {
+		t.Fatal("the README names no rights")
+	}
+	command := []any{"ACL", "SETUSER", "app", "on", "nopass", "resetchannels"}
+	for _, right := range strings.Fields(string(rights[1])) {
+		command = append(command, right)
+	}
+	if err := admin.Client.Do(t.Context(), command...).Err(); err != nil {
+		t.Fatal(err)
+	}
+	options, err := redis.ParseURL(r.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Username, options.Password = "app", "any"
+	here, there := &redisstore.Store{Client: redis.NewClient(options)}, &redisstore.Store{Client: redis.NewClient(options)}
+	defer here.Close()
+	defer there.Close()
+	for i := range 5 {
+		save(t, here, "user", remotetest.Session(strconv.Itoa(i)))
+		remotetest.AwaitID(t, there, "user", strconv.Itoa(i))
+	}
+	if n, err := admin.Client.PubSubNumSub(t.Context(), "walletauth:changes").Result(); err != nil || n["walletauth:changes"] != 2 {
+		t.Errorf("%v processes hear of changes (%v), want 2", n, err)
+	}
 }
 
 // TestWithoutPubSub: a process that may not subscribe sees an Update of
