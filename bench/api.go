@@ -118,20 +118,21 @@ func reply(req *http.Request, status int, body []byte) *http.Response {
 	}
 }
 
-// idle is a base transport that costs nothing: one answer for all requests.
-// Only what is posted, which is for tokens, goes to the api.
-type idle struct {
-	api  *api
-	resp http.Response
-}
+// idle is a base transport that costs nothing: it answers with the response
+// that a request brings along in the one field that all copies keep and nobody
+// minds. Other requests, those for tokens among them, go to the api.
+type idle struct{ api *api }
 
-func newIdle(a *api) *idle {
-	return &idle{a, http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}}
-}
-
-func (i *idle) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Method == http.MethodPost {
-		return i.api.RoundTrip(req)
+func (i idle) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Response != nil {
+		return req.Response, nil
 	}
-	return &i.resp, nil
+	return i.api.RoundTrip(req)
+}
+
+// bringAnswer gives req the response that idle answers with. It is used again
+// each time that req is sent.
+func bringAnswer(req *http.Request) *http.Request {
+	req.Response = &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}
+	return req
 }

@@ -72,10 +72,10 @@ func saveAll(store walletauth.TokenStore, keys []string, s *walletauth.Session) 
 // keptOf sends a request for each key and returns what that left behind.
 func keptOf(store walletauth.TokenStore, keys []string) (float64, error) {
 	a := newAPI(0, time.Hour)
-	rt := &walletauth.Transport{Store: store, Base: newIdle(a), Refresher: refresher{a}}
+	rt := &walletauth.Transport{Store: store, Base: idle{a}, Refresher: refresher{a}}
 	before := heap()
 	for _, key := range keys {
-		if _, err := rt.RoundTrip(newRequest(walletauth.WithKey(context.Background(), key), a.url, 5)); err != nil {
+		if _, err := rt.RoundTrip(bringAnswer(newRequest(walletauth.WithKey(context.Background(), key), a.url, 5))); err != nil {
 			return 0, err
 		}
 	}

@@ -40,11 +40,10 @@ type bout struct {
 	result   *overhead
 }
 
-// newBout gives each goroutine requests of its own: peers write to theirs while
-// they copy it.
+// newBout gives each goroutine requests of its own.
 func newBout(p *peer, l load) (*bout, error) {
 	a := newAPI(0, time.Hour)
-	a.base = newIdle(a)
+	a.base = idle{a}
 	clients, err := p.open(a, l.Sessions)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.name, err)
@@ -52,7 +51,7 @@ func newBout(p *peer, l load) (*bout, error) {
 	b := &bout{clients: clients, requests: make([][]*http.Request, l.Goroutines), result: &overhead{Peer: p.name, load: l}}
 	for g := range b.requests {
 		for _, c := range clients {
-			b.requests[g] = append(b.requests[g], p.request(c, a, l.Fields))
+			b.requests[g] = append(b.requests[g], bringAnswer(p.request(c, a, l.Fields)))
 		}
 	}
 	return b, nil
@@ -113,8 +112,8 @@ func processorTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// measureOverhead measures all peers under all loads.
-func measureOverhead(rounds, n int) ([]overhead, error) {
+// measureOverhead measures all peers under each load, n requests a round.
+func measureOverhead(loads []load, rounds, n int) ([]overhead, error) {
 	var results []overhead
 	for _, l := range loads {
 		bouts := make(map[*peer]*bout)

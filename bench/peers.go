@@ -279,8 +279,11 @@ func openGitHub(a *api, n int) ([]client, error) {
 	})
 }
 
+// quietKlog: client-go logs each fetch that failed.
+var quietKlog = sync.OnceFunc(func() { klog.SetLogger(logr.Discard()) })
+
 func openKubernetes(a *api, n int) ([]client, error) {
-	klog.SetLogger(logr.Discard()) // it logs each failed fetch
+	quietKlog()
 	return each(a, n, func() (http.RoundTripper, error) {
 		source := transport.NewCachedTokenSource(oauth2Source{a})
 		return transport.ResettableTokenSourceWrapTransport(source)(a.base), nil

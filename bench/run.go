@@ -63,7 +63,7 @@ func (s size) steps() []step {
 	const refresh, spread, perSecond = 50 * time.Millisecond, 200 * time.Millisecond, 100
 	return []step{
 		{"overhead", func(r *results) (err error) {
-			r.Overhead, err = measureOverhead(s.overheadRounds, s.overheadRequests)
+			r.Overhead, err = measureOverhead(loads, s.overheadRounds, s.overheadRequests)
 			return err
 		}},
 		{"loopback", func(r *results) (err error) {
