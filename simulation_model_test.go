@@ -184,7 +184,11 @@ func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
 		_ = req.Body.Close()
 	}
 	isRefresh := strings.HasSuffix(req.URL.Path, "/refresh-token")
-	if err := n.inc.step(a, req.Context(), "before sending"); err != nil {
+	where := ""
+	if isRefresh {
+		where = "before sending a refresh"
+	}
+	if err := n.inc.step(a, req.Context(), where); err != nil {
 		return nil, err
 	}
 	if err := req.Context().Err(); err != nil {
@@ -229,7 +233,11 @@ func (t *trip) travel(serve func() *http.Response) (*http.Response, error) {
 	}()
 	select {
 	case got := <-answered:
-		if err := t.inc.step(t.a, t.req.Context(), "reply"); err != nil {
+		where := ""
+		if t.t != nil {
+			where = "after the reply to a refresh"
+		}
+		if err := t.inc.step(t.a, t.req.Context(), where); err != nil {
 			return nil, err
 		}
 		return got.resp, got.err

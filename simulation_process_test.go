@@ -110,7 +110,7 @@ func (inc *incarnation) isStopped() bool {
 // crash ends inc where it stands: what it had in memory is gone, and nothing
 // it does from here on has an effect. w.mu is held.
 func (w *simulation) crash(inc *incarnation, where string) {
-	if inc.dead || w.calm {
+	if inc.dead {
 		return
 	}
 	inc.dead = true
@@ -222,15 +222,30 @@ func (w *simulation) mayStumble(inc *incarnation, a *actor, where string) {
 	}
 	weight := 1.0
 	if where != "" {
-		weight = 12
+		weight = 20
 	}
 	d := a.rollLocked(rollStep)
 	if d.chance(w.cond.crash*weight) && w.counts.crashes < 6 {
 		w.crash(inc, where)
 	}
 	if d.chance(w.cond.pause*weight) && w.counts.pauses < 6 {
-		w.pause(inc, d.between(time.Second, 2*w.cond.lease))
+		w.pause(inc, d.between(time.Second, 3*w.cond.lease))
+		if where != "" && d.chance(0.4) {
+			w.busy.Go(func() { w.takeOver(inc.process, a.key, d) })
+		}
 	}
+}
+
+// takeOver has the user of key log in or out elsewhere while the holder of the
+// lease stands still.
+func (w *simulation) takeOver(from *process, key *keyTruth, d *dice) {
+	time.Sleep(d.between(0, time.Second))
+	p, n := w.processes[(from.id+1)%len(w.processes)], d.next()>>24
+	if d.chance(0.5) {
+		w.logIn(p, key, d, n)
+		return
+	}
+	w.logOut(p, key, d, n)
 }
 
 // pause stops inc for a while, as a debugger, a laptop's lid or a starved

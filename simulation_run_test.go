@@ -138,10 +138,21 @@ func (w *simulation) burst(key *keyTruth, d *dice, n uint64) {
 		w.busy.Go(func() {
 			time.Sleep(after)
 			if inc := p.up(); inc != nil {
-				_, _ = inc.request(key, id, "GET /wallets", requests, patience, "")
+				status, _ := inc.request(key, id, "GET /wallets", requests, patience, "")
+				if d := diceFor(w.seed, 4, id); status != 200 && d.chance(0.3) && w.isOver(key) {
+					w.logIn(p, key, d, id|1<<24)
+				}
 			}
 		})
 	}
+}
+
+// isOver reports whether the user of key has to log in.
+func (w *simulation) isOver(key *keyTruth) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.store.records[key].current()
+	return s == nil || w.walletkit.refresh[s.RefreshToken].ended != ""
 }
 
 // request sends one, and checks its end.
@@ -436,7 +447,7 @@ func (w *simulation) recover() {
 	if w.cond.false401 > 0 {
 		length += 5 * time.Minute
 	}
-	const rounds = 9
+	const rounds = 6
 	for round := range uint64(rounds) {
 		for i, key := range w.keys {
 			for j, p := range w.processes {

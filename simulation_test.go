@@ -13,10 +13,11 @@ import (
 )
 
 var (
-	simSeed  = flag.Uint64("sim.seed", 0, "simulate this seed alone and print what happens")
-	simSeeds = flag.Uint64("sim.seeds", 0, "how many seeds to simulate (default 20000, 2000 under the race detector)")
-	simFirst = flag.Uint64("sim.first", 1, "the first seed to simulate")
-	simV     = flag.Bool("sim.v", false, "print the history of what is simulated by -sim.seed")
+	simSeed   = flag.Uint64("sim.seed", 0, "simulate this seed alone and print what happens")
+	simSeeds  = flag.Uint64("sim.seeds", 0, "how many seeds to simulate (default 20000, 2000 under the race detector)")
+	simFirst  = flag.Uint64("sim.first", 1, "the first seed to simulate")
+	simEnough = flag.Int("sim.enough", 3, "how many failing seeds are enough")
+	simV      = flag.Bool("sim.v", false, "print the history of what is simulated by -sim.seed")
 )
 
 // TestSimulation searches for a history that breaks a promise of the package:
@@ -44,7 +45,7 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	total, run, failed := search(t, *simFirst, seeds, 3, nil)
+	total, run, failed := search(t, *simFirst, seeds, *simEnough, nil)
 	for _, w := range failed {
 		t.Logf("seed %d: %+v\n%s", w.seed, w.cond, strings.Join(w.lines(), "\n"))
 		report(t, w)
