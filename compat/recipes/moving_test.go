@@ -70,7 +70,11 @@ func TestTokenSource(t *testing.T) {
 	transport := loggedIn(t, "", "kim")
 	var source oauth2.TokenSource = tokenSource{t.Context(), transport}
 	token, err := source.Token()
-	if err != nil || token.AccessToken != walletKit.Sessions("kim")[0].AccessToken || !token.Valid() {
-		t.Errorf("token valid: %v, %v", token.Valid(), err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := transport.Store.Load(t.Context(), "")
+	if err != nil || token.AccessToken != session.AccessToken || !token.Valid() {
+		t.Errorf("valid: %t, %v", token.Valid(), err)
 	}
 }
