@@ -52,15 +52,21 @@ func olderThan(login *Session) func(*Session) bool {
 }
 
 // captureLogout deletes the session that resp confirms the end of, unless
-// another one is stored by now.
+// another one is stored by now. A refresh behind the logout may have changed
+// the token and even the id, but not whose login it was and when.
 func (t *Transport) captureLogout(req *http.Request, resp *http.Response, out *Session) (*http.Response, error) {
 	if resp.StatusCode/100 != 2 {
 		return resp, nil
 	}
-	ended := func(current *Session) bool {
-		return current != nil && (current.AccessToken == out.AccessToken || out.ID != "" && current.ID == out.ID)
-	}
+	ended := func(current *Session) bool { return current != nil && sameLogin(current, out) }
 	return t.capture(req, resp, &unsavedSession{outdated: ended}, ended)
+}
+
+// sameLogin reports whether a and b, of which only the access token may be
+// known, stem from one login.
+func sameLogin(a, b *Session) bool {
+	return a.AccessToken == b.AccessToken || b.ID != "" &&
+		(a.ID == b.ID || a.UserID == b.UserID && a.CreatedAt.Equal(b.CreatedAt))
 }
 
 // capture stores u and then returns resp. A caller that leaves meanwhile gets

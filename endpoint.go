@@ -57,6 +57,8 @@ func parseEndpoint(base string, allowHTTP bool) (endpoint, error) {
 		return endpoint{}, errors.New("walletauth: Transport.BaseURL is not a URL")
 	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
 		return endpoint{}, errors.New(`walletauth: Transport.BaseURL is not an absolute http or https URL, like "https://testnet.walletkit.com"`)
+	case strings.Contains(u.Hostname(), "%"):
+		return endpoint{}, errors.New("walletauth: Transport.BaseURL has an IPv6 zone: use a name or another address")
 	case u.User != nil, u.RawQuery != "", u.ForceQuery, u.Fragment != "":
 		return endpoint{}, errors.New("walletauth: Transport.BaseURL has more than scheme, host and path: remove user, query and fragment")
 	case u.Scheme == "http" && !allowHTTP && !loopback(u.Hostname()):

@@ -43,7 +43,7 @@ func (t *Transport) sendOwn(req *http.Request, header http.Header, own ownHeader
 // sendPublic sends a request that takes no token of ours.
 func (t *Transport) sendPublic(req *http.Request, header http.Header, own ownHeaders) (*http.Response, error) {
 	t.addProject(req, header, own)
-	resp, err := t.send(req, header, req.Body)
+	resp, err := t.send(req, outgoing(req, header, req.Body))
 	if err == nil && t.CaptureLogin && t.api.isLogin(req) {
 		return t.captureLogin(req, resp)
 	}
@@ -94,7 +94,7 @@ func (t *Transport) sendSession(req *http.Request, header http.Header, own ownHe
 		defer x.body.release()
 		body = x.body
 	}
-	resp, err := t.send(req, x.header, body)
+	resp, err := t.send(req, outgoing(req, x.header, body))
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		resp, x.session, err = t.mend(x, resp)
 	}
@@ -104,11 +104,16 @@ func (t *Transport) sendSession(req *http.Request, header http.Header, own ownHe
 	return resp, scrub(err, x.session)
 }
 
-// send gives the base transport a copy of req, and the caller a response that
-// knows only req: what is logged of it holds no token.
-func (t *Transport) send(req *http.Request, header http.Header, body io.ReadCloser) (*http.Response, error) {
+// outgoing is the copy of req that the base transport gets.
+func outgoing(req *http.Request, header http.Header, body io.ReadCloser) *http.Request {
 	out := req.WithContext(req.Context())
 	out.Header, out.Body = header, body
+	return out
+}
+
+// send gives the base transport out, and the caller a response that knows only
+// req: what is logged of it holds no token.
+func (t *Transport) send(req, out *http.Request) (*http.Response, error) {
 	resp, err := t.base().RoundTrip(out)
 	if err != nil {
 		return nil, err
@@ -245,7 +250,7 @@ func (t *Transport) mend(x exchange, resp *http.Response) (*http.Response, *Sess
 	k.server.learn(resp.Header, x.sent)
 	held := holdBody(resp.Body)
 	resp.Body = held
-	next := k.replacement(ctx, x.key, x.session)
+	next := k.replacement(ctx, x.key, x.endpoint(), x.session)
 	if err := ctx.Err(); err != nil {
 		_ = held.Close() // nobody gets it
 		return nil, x.session, err
@@ -257,46 +262,57 @@ func (t *Transport) mend(x exchange, resp *http.Response) (*http.Response, *Sess
 	if err := t.authorize(x); err != nil {
 		return resp, next, nil
 	}
-	body, err := t.bodyAgain(x)
-	if err != nil {
-		k.refuse(x.key, next, refusedUnseen)
+	out, ok := t.again(x)
+	if !ok {
+		k.unproven.clear(x.key) // nobody is about to prove it
+		k.refuses(x.key, x.endpoint(), next, refusedUnseen)
 		return resp, next, nil
 	}
 	held.discard(ctx, k.clock)
-	resp, err = t.replay(x, body)
-	return resp, x.session, err
+	resp, err := t.replay(x, out)
+	return resp, next, err
+}
+
+// endpoint is where the request goes, to tell an endpoint that refuses every
+// token from a token that every endpoint refuses.
+func (x exchange) endpoint() string { return "\x00" + method(x.req) + " " + x.req.URL.Path }
+
+// again returns the request to send for the second time, or reports that its
+// body cannot be had twice. A body that was kept gets a GetBody on the way,
+// since net/http repeats a request that a connection did not take.
+func (t *Transport) again(x exchange) (out *http.Request, ok bool) {
+	out = outgoing(x.req, x.header, x.req.Body)
+	if bodyless(x.req) {
+		return out, true
+	}
+	if x.body != nil {
+		whole, ok := x.body.rest(x.req.Context(), t.keeper.clock)
+		if !ok {
+			return nil, false
+		}
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(whole)), nil }
+	}
+	if out.GetBody == nil {
+		return nil, false
+	}
+	var err error
+	out.Body, err = out.GetBody()
+	return out, err == nil
 }
 
 // replay sends the request for the second and last time.
-func (t *Transport) replay(x exchange, body io.ReadCloser) (*http.Response, error) {
+func (t *Transport) replay(x exchange, out *http.Request) (*http.Response, error) {
 	k := t.keeper
-	resp, err := t.send(x.req, x.header, body)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusUnauthorized {
-		k.server.learn(resp.Header, x.sent)
-		k.refuse(x.key, x.session, refusedAgain)
-		return resp, nil
-	}
-	k.refusals.clear(x.key)
-	_ = k.emit(x.req.Context(), eventOf(RequestReplayed, x.key, x.session, nil)) // there is a response to return
-	return resp, nil
-}
-
-var errNoReplay = errors.New("walletauth: the request's body cannot be sent again")
-
-// bodyAgain returns the body for a replay.
-func (t *Transport) bodyAgain(x exchange) (io.ReadCloser, error) {
+	resp, err := t.send(x.req, out)
 	switch {
-	case bodyless(x.req):
-		return x.req.Body, nil
-	case x.req.GetBody != nil:
-		return x.req.GetBody()
-	case x.body != nil:
-		if whole, ok := x.body.rest(x.req.Context(), t.keeper.clock); ok {
-			return io.NopCloser(bytes.NewReader(whole)), nil
-		}
+	case err != nil:
+		return nil, err
+	case resp.StatusCode == http.StatusUnauthorized:
+		k.server.learn(resp.Header, x.sent)
+		k.refuses(x.key, x.endpoint(), x.session, refusedAgain)
+	default:
+		k.proven(x.key, x.endpoint())
+		_ = k.emit(x.req.Context(), eventOf(RequestReplayed, x.key, x.session, nil)) // there is a response to return
 	}
-	return nil, errNoReplay
+	return resp, nil
 }

@@ -27,7 +27,8 @@ type keeper struct {
 	last     atomic.Pointer[bearer] // what the last request went out with
 
 	cooling  pauses[*failure] // after a failed refresh
-	refusals pauses[string]   // of access tokens that were new
+	unproven pauses[string]   // by key: the access token that a 401 led to, until a request got through with it
+	refusals pauses[string]   // by endpoint: the access token that it refused though it was new
 	ended    endings
 	unsaved  unsaved
 
@@ -181,10 +182,10 @@ func (k *keeper) await(ctx context.Context, key string, stale *Session, why Reas
 	}
 }
 
-// replacement returns the session to send a request again with that got a 401
-// with rejected, or nil if there is none. The 401 is compared with the session
-// as it is now first: a refresh may have come between.
-func (k *keeper) replacement(ctx context.Context, key string, rejected *Session) *Session {
+// replacement returns the session to send a request to endpoint again with that
+// got a 401 with rejected, or nil if there is none. The 401 is compared with
+// the session as it is now first: a refresh may have come between.
+func (k *keeper) replacement(ctx context.Context, key, endpoint string, rejected *Session) *Session {
 	now, err := k.load(ctx, key)
 	if errors.Is(err, ErrNoSession) {
 		return nil
@@ -192,7 +193,7 @@ func (k *keeper) replacement(ctx context.Context, key string, rejected *Session)
 	if err == nil && newer(now, rejected, Rejected) && k.valid(now) {
 		return now
 	}
-	if token, left := k.refusals.active(key); left > 0 && token == rejected.AccessToken {
+	if k.refreshIsNoHelp(key, endpoint, rejected) {
 		return nil
 	}
 	next, err := k.refresh(ctx, key, rejected, Rejected)
@@ -200,16 +201,36 @@ func (k *keeper) replacement(ctx context.Context, key string, rejected *Session)
 		return nil
 	}
 	if !newer(next, rejected, Rejected) { // traded in for itself
-		k.refuse(key, next, refusedAgain)
+		k.refuses(key, endpoint, next, refusedAgain)
 		return nil
 	}
+	k.unproven.fail(key, next.AccessToken, func(int) time.Duration { return unprovenFor })
 	return next
 }
 
-// refusedAgain and refusedUnseen say for how long a new access token is not
-// traded in for the n-th time in a row that it did not help against a 401:
-// because the endpoint refused it too, or because the request could not be
-// sent again, so that nobody knows. The doubt costs nothing the first time.
+// unprovenFor is how long a new access token that is refused at once is not
+// traded in: until it is known that it works anywhere, the fault is more
+// likely the endpoint's, and a hundred requests that overlap would each
+// refresh what the one before has got.
+const unprovenFor = 5 * time.Second
+
+// refreshIsNoHelp reports whether a 401 from endpoint with rejected stands
+// because new tokens were refused lately. What is remembered of one endpoint
+// is no reason to leave the 401 of another: there the token may have been
+// revoked.
+func (k *keeper) refreshIsNoHelp(key, endpoint string, rejected *Session) bool {
+	token, left := k.unproven.active(key)
+	if left > 0 && token == rejected.AccessToken {
+		return true
+	}
+	_, left = k.refusals.active(key + endpoint)
+	return left > 0
+}
+
+// refusedAgain and refusedUnseen say for how long a 401 of an endpoint stands
+// after the n-th new access token in a row that did not help: because it was
+// refused too, or because the request could not be sent again, so that nobody
+// knows. The doubt costs nothing the first time.
 func refusedAgain(n int) time.Duration { return backoff(n, 5*time.Second, 5*time.Minute) }
 
 func refusedUnseen(n int) time.Duration {
@@ -219,8 +240,16 @@ func refusedUnseen(n int) time.Duration {
 	return refusedAgain(n - 1)
 }
 
-func (k *keeper) refuse(key string, s *Session, pause func(n int) time.Duration) {
-	k.refusals.fail(key, s.AccessToken, pause)
+// refuses remembers that endpoint was no better off with s.
+func (k *keeper) refuses(key, endpoint string, s *Session, pause func(n int) time.Duration) {
+	k.refusals.fail(key+endpoint, s.AccessToken, pause)
+}
+
+// proven forgets what was held against s: a request to endpoint got through
+// with it.
+func (k *keeper) proven(key, endpoint string) {
+	k.unproven.clear(key)
+	k.refusals.clear(key + endpoint)
 }
 
 // newer reports whether s may replace stale. After a 401 only another token

@@ -236,6 +236,7 @@ func (t *Transport) configure() {
 		store: t.Store, refresher: refresher, clock: clk, server: server, onEvent: t.OnEvent,
 		before: t.RefreshBefore, timeout: cmp.Or(t.RefreshTimeout, 30*time.Second),
 		cooling:  pauses[*failure]{clock: clk, memory: time.Minute},
+		unproven: pauses[string]{clock: clk},
 		refusals: pauses[string]{clock: clk, memory: 10 * time.Minute},
 		flying:   make(map[string]*flight), closing: make(chan struct{}),
 	}
@@ -246,11 +247,11 @@ func (t *Transport) check() (err error) {
 	case t.Store == nil:
 		return errors.New("walletauth: Transport.Store is nil: set it, to a *walletauth.MemoryStore for example")
 	case t.Base == http.RoundTripper(t):
-		return errors.New("walletauth: Transport.Base is the Transport itself")
+		return errors.New("walletauth: Transport.Base is the Transport itself: set what it is to send by, or leave it nil")
 	case !validHeaderValue(t.ProjectID):
-		return errors.New("walletauth: Transport.ProjectID cannot be sent in a header")
+		return errors.New("walletauth: Transport.ProjectID cannot be sent in a header: remove control characters")
 	case !validHeaderValue(t.TokenSource):
-		return errors.New("walletauth: Transport.TokenSource cannot be sent in a header")
+		return errors.New("walletauth: Transport.TokenSource cannot be sent in a header: remove control characters")
 	case t.RefreshTimeout < 0:
 		return errors.New("walletauth: Transport.RefreshTimeout is negative: use zero for the default of 30 s")
 	}
