@@ -37,7 +37,7 @@ type login struct {
 	born   time.Time
 	grants []*grant // the pairs of tokens it was given, of which the last is current
 	ended  string   // why
-	waited bool     // it was acknowledged before it was stored
+	waited bool     // a Transport had to store it later
 }
 
 func (l *login) newest() int { return len(l.grants) - 1 }
@@ -153,13 +153,13 @@ type network struct{ inc *incarnation }
 // trip is a request under way.
 type trip struct {
 	*network
-	a    *actor
-	req  *http.Request
-	body []byte
-	t    *turn // for a refresh
-	gone bool  // the sender has given it up
-	sent time.Time
-	d    *dice
+	a     *actor
+	req   *http.Request
+	body  []byte
+	t     *turn // for a refresh
+	gone  bool  // the sender has given it up
+	began time.Time
+	d     *dice
 
 	there, back time.Duration
 	fault       fault
@@ -183,6 +183,7 @@ func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
 		body, _ = io.ReadAll(req.Body)
 		_ = req.Body.Close()
 	}
+	began := time.Now()
 	isRefresh := strings.HasSuffix(req.URL.Path, "/refresh-token")
 	where := ""
 	if isRefresh {
@@ -194,7 +195,7 @@ func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := req.Context().Err(); err != nil {
 		return nil, err
 	}
-	trip := &trip{network: n, a: a, req: req, body: body}
+	trip := &trip{network: n, a: a, req: req, body: body, began: began}
 	if isRefresh {
 		trip.d = a.roll(rollRefresh)
 		return trip.refresh()
@@ -268,7 +269,6 @@ func (t *trip) refresh() (*http.Response, error) {
 	t.drawRefreshFault()
 	w.checkSend(t, asked.RefreshToken)
 	t.inc.sending[t.a.key]++
-	t.sent = time.Now()
 	w.mu.Unlock()
 	var bought *grant
 	resp, err := t.travel(func() *http.Response {
@@ -297,7 +297,7 @@ func (t *trip) refresh() (*http.Response, error) {
 		t.gone = true
 	default:
 		bought.holder = t.inc
-		bought.late = t.inc.misjudges(t.sent, bought.ends)
+		bought.late = t.inc.misjudges(t.began, bought.ends)
 	}
 	return resp, nil
 }
@@ -637,8 +637,7 @@ func (r *record) storedLate(t *turn) bool {
 // maybe long ago, the session that it ended. w.mu is held.
 func (w *simulation) orderOfDelete(t *turn) order {
 	if t.by.kind == manages {
-		w.serial++
-		return order{w.serial, 0}
+		return order{t.by.serial, 0}
 	}
 	var last order
 	for _, l := range w.walletkit.logins {

@@ -322,6 +322,9 @@ func (inc *incarnation) onEvent(ctx context.Context, e walletauth.Event) {
 	if e.Key != a.key.name {
 		w.violated(a.String(), "an event for %s names the key %s", a.key.name, e.Key)
 	}
+	if l := w.walletkit.loginOf(e.SessionID); l != nil && e.Type == walletauth.SaveFailed {
+		l.waited = true
+	}
 	if e.Type == walletauth.SessionOver && !inc.dead {
 		if l := w.walletkit.loginOf(e.SessionID); l == nil || l.ended == "" {
 			w.violated(a.String(), "a session that the server honours was called over: %s: %v", e.SessionID, e.Err)

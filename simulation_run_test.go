@@ -353,8 +353,12 @@ func (k *keyTruth) mayBe(l *login) {
 
 // manage stores a login, or a logout if l is nil, and tries again a few times.
 func (w *simulation) manage(inc *incarnation, key *keyTruth, n uint64, l *login, do func(context.Context) error) bool {
+	w.mu.Lock()
+	w.serial++
+	serial := w.serial
+	w.mu.Unlock()
 	for i := range 4 {
-		a := &actor{id: n<<8 | 0xe0 | uint64(i), at: inc, key: key, kind: manages}
+		a := &actor{id: n<<8 | 0xe0 | uint64(i), at: inc, key: key, kind: manages, serial: serial}
 		ctx, cancel := context.WithTimeout(a.context(inc.ctx), w.cond.lease+10*time.Second)
 		err := do(ctx)
 		cancel()

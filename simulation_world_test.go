@@ -189,10 +189,11 @@ func drawConditions(seed uint64) conditions {
 // actor is on whose behalf something happens: a request, a login, a process's
 // KeepAlive. It travels in contexts, as a trace would.
 type actor struct {
-	id   uint64
-	at   *incarnation
-	key  *keyTruth
-	kind actorKind
+	id     uint64
+	serial int // of a call of Delete
+	at     *incarnation
+	key    *keyTruth
+	kind   actorKind
 
 	// Guarded by the world's mu.
 	rolls [rollKinds]uint64
