@@ -87,11 +87,11 @@ func TestARefreshMayTakeItsTimeWhateverTheWaitForExclusionTook(t *testing.T) {
 		k := newKept(t, func(k *kept) { k.RefreshTimeout = 10 * time.Second })
 		release := k.hold()
 		k.at(5 * time.Minute)
-		k.srv.FailRefresh(1, walletauthtest.Fault{Delay: 9 * time.Second})
+		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 503, Header: http.Header{"Retry-After": {"9"}}})
 		time.AfterFunc(8*time.Second, release)
 		k.works(17 * time.Second)
 		k.isLatest(k.stored())
-		k.sent(1)
+		k.sent(2)
 	})
 }
 

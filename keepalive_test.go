@@ -127,8 +127,12 @@ func TestKeepAliveOutlivesWhatMayPass(t *testing.T) {
 			st.load = func() error { return errFull }
 			st.before = func() error { return errFull }
 		})
+		st.loads.Store(0)
 		time.Sleep(time.Hour)
 		k.stillAlive(alive)
+		if n := st.loads.Load(); n > 3700 {
+			t.Errorf("%d Loads in an hour, want about one a second", n)
+		}
 		st.set(func(st *keptStore) { st.load, st.before = nil, nil })
 		time.Sleep(time.Second)
 		k.stillAlive(alive)

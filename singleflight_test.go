@@ -892,7 +892,7 @@ func TestTimeComesFromTheClockAlone(t *testing.T) {
 
 		mock.Add(5 * time.Minute)
 		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 503, Header: http.Header{"Retry-After": {"2"}}})
-		waits := request()
+		waits, began := request(), time.Now()
 		mock.Add(2*time.Second - 1)
 		k.sent(2)
 		mock.Add(1)
@@ -900,5 +900,8 @@ func TestTimeComesFromTheClockAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		k.sent(3)
+		if took := time.Since(began); took > time.Second { // the mock takes a few milliseconds
+			t.Errorf("%s of another clock's time", took)
+		}
 	})
 }
