@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,22 +21,22 @@ import (
 // function, or after.
 type failing struct {
 	walletauth.MemoryStore
-	before, after bool
-	meanwhile     func() // called once, after a function has run
+	before, after atomic.Bool
+	meanwhile     atomic.Pointer[func()] // called once, after a function has run
 }
 
 var errFailing = errors.New("the store is down")
 
 func (s *failing) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
-	if s.before {
+	if s.before.Load() {
 		return errFailing
 	}
 	return s.MemoryStore.Update(ctx, key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
 		next, err := fn(ctx, current)
-		if s.meanwhile != nil {
-			s.meanwhile()
+		if meanwhile := s.meanwhile.Swap(nil); meanwhile != nil {
+			(*meanwhile)()
 		}
-		if s.after && err == nil && next != current {
+		if s.after.Load() && err == nil && next != current {
 			return nil, errFailing
 		}
 		return next, err
@@ -57,6 +58,7 @@ type capturing struct {
 	*walletauth.Transport
 	store            failing
 	login, refreshed *walletauth.Session
+	slow             func() // called before a login is answered, once
 }
 
 func newCapturing(stored *walletauth.Session, t *testing.T) *capturing {
@@ -76,6 +78,11 @@ func (r answering) RoundTrip(req *http.Request) (*http.Response, error) {
 func (c *capturing) answer(req *http.Request) string {
 	switch req.URL.Path {
 	case "/users/login-anonymously":
+		if c.slow != nil {
+			slow := c.slow
+			c.slow = nil
+			slow()
+		}
 		return string(encode(c.login))
 	case "/users/refresh-token":
 		return string(encode(c.refreshed))
@@ -100,11 +107,17 @@ func (c *capturing) post(t *testing.T, path string) {
 // stores demands what the store holds once it works again and time has passed.
 func (c *capturing) stores(t *testing.T, want *walletauth.Session) {
 	t.Helper()
-	c.store.before, c.store.after = false, false
+	c.store.before.Store(false)
+	c.store.after.Store(false)
 	time.Sleep(time.Minute)
 	if err := c.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	c.stored(t, want)
+}
+
+func (c *capturing) stored(t *testing.T, want *walletauth.Session) {
+	t.Helper()
 	got, err := c.store.Load(t.Context(), "")
 	switch {
 	case want == nil && err == nil:
@@ -129,7 +142,8 @@ func loginOf(user string, minutes int, n string) *walletauth.Session {
 func TestUnsavedLoginReplacesTheSessionBeforeItThoughAnotherProcessRefreshedThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCapturing(loginOf("old", 0, ""), t)
-		c.login, c.store.after = loginOf("new", 1, ""), true
+		c.login = loginOf("new", 1, "")
+		c.store.after.Store(true)
 		c.post(t, "/users/login-anonymously")
 		c.store.put(t, loginOf("old", 0, " refreshed"))
 		c.stores(t, c.login)
@@ -139,7 +153,8 @@ func TestUnsavedLoginReplacesTheSessionBeforeItThoughAnotherProcessRefreshedThat
 func TestUnsavedLoginDoesNotReplaceItsOwnRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCapturing(loginOf("old", 0, ""), t)
-		c.login, c.store.before = loginOf("new", 1, ""), true
+		c.login = loginOf("new", 1, "")
+		c.store.before.Store(true)
 		c.post(t, "/users/login-anonymously")
 		refreshed := loginOf("new", 1, " refreshed")
 		c.store.put(t, refreshed)
@@ -151,9 +166,10 @@ func TestLogoutAfterAnUnsavedLoginLeavesNoSession(t *testing.T) {
 	for _, works := range []bool{true, false} { // the store, when the logout comes
 		synctest.Test(t, func(t *testing.T) {
 			c := newCapturing(loginOf("old", 0, ""), t)
-			c.login, c.store.after = loginOf("new", 1, ""), true
+			c.login = loginOf("new", 1, "")
+			c.store.after.Store(true)
 			c.post(t, "/users/login-anonymously")
-			c.store.after = !works
+			c.store.after.Store(!works)
 			c.post(t, "/users/logout")
 			c.stores(t, nil)
 		})
@@ -166,13 +182,44 @@ func TestUnsavedRefreshDoesNotReplaceAnUnsavedLoginThatCameMeanwhile(t *testing.
 		old.AccessTokenExpiresAt = time.Now().Add(time.Second).UTC() // so that a request refreshes it
 		c := newCapturing(old, t)
 		c.login, c.refreshed = loginOf("new", 1, ""), loginOf("old", 0, " refreshed")
-		c.store.after = true
-		c.store.meanwhile = func() { // the login comes before the refresh is stored
-			c.store.meanwhile, c.store.before = nil, true
+		c.store.after.Store(true)
+		meanwhile := func() { // the login comes before the refresh is stored
+			c.store.before.Store(true)
 			c.post(t, "/users/login-anonymously")
 		}
+		c.store.meanwhile.Store(&meanwhile)
 		time.Sleep(2 * time.Second)
 		c.post(t, "/wallets")
 		c.stores(t, c.login)
+	})
+}
+
+func TestShutdownStoresALoginThatIsAnsweredWhileItStoresAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCapturing(loginOf("old", 0, ""), t)
+		first, second := loginOf("first", 1, ""), loginOf("second", 2, "")
+		c.login = first
+		c.store.before.Store(true)
+		c.post(t, "/users/login-anonymously")
+		arrived, answer, answered := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		c.slow = func() { close(arrived); <-answer }
+		go func() {
+			defer close(answered)
+			c.login = second
+			c.post(t, "/users/login-anonymously")
+		}()
+		<-arrived
+		c.store.before.Store(false)
+		meanwhile := func() { // Shutdown stores the first, and the second comes, which fails once
+			c.store.before.Store(true)
+			close(answer)
+			<-answered
+			c.store.before.Store(false)
+		}
+		c.store.meanwhile.Store(&meanwhile)
+		if err := c.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.stored(t, second)
 	})
 }

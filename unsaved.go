@@ -263,10 +263,14 @@ func (k *keeper) saveAll(ctx context.Context) error {
 	}
 }
 
+// saveOnce tries once for each key, and again for what came meanwhile: the
+// answer to a login that was under way.
 func (k *keeper) saveOnce(ctx context.Context) (last error) {
-	for _, key := range k.unsaved.keys() {
-		if err := k.save(ctx, key); err != nil {
-			last = err
+	for keys := k.unsaved.keys(); last == nil && len(keys) > 0; keys = k.unsaved.keys() {
+		for _, key := range keys {
+			if err := k.save(ctx, key); err != nil {
+				last = err
+			}
 		}
 	}
 	return last
