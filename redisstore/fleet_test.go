@@ -57,6 +57,12 @@ func TestSteadyState(t *testing.T) {
 	for i := range keys {
 		save(t, s, fmt.Sprint(i), remotetest.Session(fmt.Sprint(i)))
 	}
+	awaitSubscribers(t, s.Client, s.Prefix, 1)
+	for i := range keys { // those saved before are read once more
+		if _, err := s.Load(t.Context(), fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	before, began := commands(t), time.Now()
 	for i := range loads {
 		if _, err := s.Load(t.Context(), fmt.Sprint(i%keys)); err != nil {

@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,6 +94,45 @@ func (r *server) start(fsync string) (err error) {
 		r.program, "--port", "0", "--unixsocket", options.Addr, "--dir", r.folder,
 		"--save", "", "--appendonly", "yes", "--appendfsync", fsync)
 	return err
+}
+
+// cluster starts a cluster of one node, for what a cluster refuses: scripts
+// whose keys lie in several slots, for example.
+func cluster(t *testing.T) *redis.ClusterClient {
+	t.Helper()
+	r, err := newServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := freePort(t)
+	node := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + port})
+	defer node.Close()
+	r.service, err = remotetest.StartService(0, func() error { return node.Ping(context.Background()).Err() },
+		r.program, "--bind", "127.0.0.1", "--port", port, "--dir", r.folder, "--save", "", "--cluster-enabled", "yes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.service.Stop(syscall.SIGKILL) })
+	if err := node.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:" + port}})
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// freePort finds a port that leaves room for the one of the cluster bus, which
+// is larger by 10,000.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for port := 20000 + os.Getpid()%10000; port < 50000; port++ {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close() // it was to see whether it is free
+			return fmt.Sprint(port)
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // ownServer is a Redis for one test, which may stop it.

@@ -67,6 +67,25 @@ func TestTakeover(t *testing.T) {
 	remotetest.Takeover(t, open, place(t))
 }
 
+// TestCluster: whatever a key holds, the client of a cluster finds its slot.
+func TestCluster(t *testing.T) {
+	client := cluster(t)
+	n := 0
+	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
+		n++
+		s := &redisstore.Store{Client: client, Prefix: strconv.Itoa(n) + ":"}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	})
+	here, there := &redisstore.Store{Client: client}, &redisstore.Store{Client: client}
+	defer here.Close()
+	defer there.Close()
+	for i := range 20 {
+		save(t, here, "user", remotetest.Session(strconv.Itoa(i)))
+		remotetest.AwaitID(t, there, "user", strconv.Itoa(i))
+	}
+}
+
 func TestScripts(t *testing.T) { remotetest.Server(t, redisstore.ServerOf(newStore(t))) }
 
 func TestClientMissing(t *testing.T) {
@@ -134,8 +153,25 @@ func TestACL(t *testing.T) {
 		save(t, here, "user", remotetest.Session(strconv.Itoa(i)))
 		remotetest.AwaitID(t, there, "user", strconv.Itoa(i))
 	}
-	if n, err := admin.Client.PubSubNumSub(t.Context(), "walletauth:changes").Result(); err != nil || n["walletauth:changes"] != 2 {
-		t.Errorf("%v processes hear of changes (%v), want 2", n, err)
+	awaitSubscribers(t, admin.Client, "walletauth:", 2)
+}
+
+// awaitSubscribers returns when n processes hear of changes.
+func awaitSubscribers(t *testing.T, client redis.UniversalClient, prefix string, n int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		subscribers, err := client.PubSubNumSub(ctx, prefix+"changes").Result()
+		if err != nil || ctx.Err() != nil {
+			t.Fatalf("%v processes hear of changes, want %d (%v)", subscribers, n, err)
+		}
+		if subscribers[prefix+"changes"] == n {
+			return
+		}
+		<-tick.C
 	}
 }
 

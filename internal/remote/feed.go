@@ -23,6 +23,7 @@ type feed struct {
 	every  time.Duration // between probes, and at most between a loss and the next attempt
 
 	mu      sync.Mutex // guards what follows
+	used    time.Time  // when start was called last
 	stop    context.CancelFunc
 	ended   chan struct{} // closed at the end of the goroutines, nil if there are none
 	stopped bool
@@ -32,6 +33,7 @@ type feed struct {
 func (f *feed) start() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.used = time.Now()
 	if f.ended != nil || f.stopped {
 		return
 	}
@@ -79,8 +81,15 @@ func (f *feed) end(ended chan struct{}) {
 	close(ended)
 }
 
+// over reports whether there is nothing left to do. That there is no copy at
+// the moment does not suffice: the one that start was called for may be yet
+// to come.
 func (f *feed) over(ctx context.Context) bool {
-	return f.copies.sweep(time.Now()) == 0 || ctx.Err() != nil
+	f.mu.Lock()
+	used := f.used
+	f.mu.Unlock()
+	now := time.Now()
+	return ctx.Err() != nil || f.copies.sweep(now) == 0 && elapsed(used, now) > time.Minute
 }
 
 // listen takes messages in until the subscription fails. The error is that

@@ -315,28 +315,42 @@ func TestSubscriptionCostsNoReads(t *testing.T) {
 	})
 }
 
+// runs reports whether the feed does.
+func (f *feed) runs() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ended != nil
+}
+
+// TestFeedAwaitsTheFirstCopy: a feed that found no copy at its start and ended
+// would leave the first ones alone.
+func TestFeedAwaitsTheFirstCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestStore(t, new(memory))
+		if _, err := s.Load(t.Context(), "k"); !errors.Is(err, walletauth.ErrNoSession) {
+			t.Error(err)
+		}
+		<-time.After(10 * time.Second)
+		if !s.feed.runs() {
+			t.Error("the feed has ended 10 seconds after a Load that found nothing")
+		}
+	})
+}
+
 // TestUnusedStoreEnds: a store that nobody uses gives its copies and
 // goroutines up, and takes them up again.
 func TestUnusedStoreEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := new(memory)
-		s := newTestStore(t, server)
+		s := newTestStore(t, new(memory))
 		for range 2 {
 			save(t, s, "k", 1)
 			<-time.After(9 * time.Minute)
-			s.feed.mu.Lock()
-			running := s.feed.ended != nil
-			s.feed.mu.Unlock()
-			if !running {
+			if !s.feed.runs() {
 				t.Error("the feed ended though the copy was used 9 minutes ago")
 			}
 			<-time.After(13 * time.Minute)
-			synctest.Wait()
-			s.feed.mu.Lock()
-			running = s.feed.ended != nil
-			s.feed.mu.Unlock()
-			if running || len(s.copies.young)+len(s.copies.old) > 0 {
-				t.Errorf("after 22 minutes the feed runs: %v, copies: %d", running, len(s.copies.young)+len(s.copies.old))
+			if n := s.copies.sweep(time.Now()); n > 0 || s.feed.runs() {
+				t.Errorf("after 22 minutes there are %d copies, and the feed runs: %v", n, s.feed.runs())
 			}
 		}
 	})

@@ -94,11 +94,14 @@ func (s *Store) fetch(ctx context.Context, id, key string) (*walletauth.Session,
 	hurried, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	session, err := r.wait(hurried)
-	if ctx.Err() == nil && (hurried.Err() != nil || r.unreachable()) {
+	if err == nil || ctx.Err() != nil {
+		return session, err
+	}
+	if r.unreachable() {
 		s.outage.begin()
 		return stale, nil
 	}
-	return session, err
+	return r.session, r.err
 }
 
 // keepCoherent sees to it that changes are heard of, if there can be copies.
@@ -158,9 +161,15 @@ func (s *Store) take(l look, key string, record Record) (session *walletauth.Ses
 func (s *Store) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
 	id := s.Server.ID(key)
 	s.keepCoherent()
-	return s.turns.Update(ctx, id, func(ctx context.Context, none *walletauth.Session) (*walletauth.Session, error) {
+	waiting := true
+	err := s.turns.Update(ctx, id, func(ctx context.Context, none *walletauth.Session) (*walletauth.Session, error) {
+		waiting = false
 		return none, s.update(ctx, id, key, fn)
 	})
+	if err != nil && waiting {
+		return fmt.Errorf("%s: wait for the lease: %w", s.Name, err)
+	}
+	return err
 }
 
 // update runs fn under the lease. No connection is held meanwhile.

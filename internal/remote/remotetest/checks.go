@@ -65,12 +65,15 @@ func Outage(t *testing.T, store walletauth.TokenStore, prefix string, stop, star
 	save(t, store, "user", "secret")
 	stop()
 	t.Logf("the slowest Load during the outage took %v", loadForASecond(t, store))
-	if _, err := store.Load(t.Context(), "nobody"); err == nil || errors.Is(err, walletauth.ErrNoSession) {
+	brief := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	if _, err := store.Load(brief(), "nobody"); err == nil || errors.Is(err, walletauth.ErrNoSession) {
 		t.Errorf("Load of what there is no copy of: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	err := walletauth.Save(ctx, store, "user", Session("secret"))
+	err := walletauth.Save(brief(), store, "user", Session("secret"))
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), prefix) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("Update during an outage: %v", err)
 	}
