@@ -41,6 +41,48 @@ func TestTwoTransportsOfOneStoreSendOneRefresh(t *testing.T) {
 	}
 }
 
+func TestALogoutWhileWaitingForExclusionIsNoSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		k.at(5 * time.Minute)
+		var deleted sync.WaitGroup
+		release := k.hold()
+		deleted.Go(func() {
+			if err := walletauth.Delete(t.Context(), k.Store, ""); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait() // first in line
+		time.AfterFunc(time.Second, release)
+		if err := k.fails(time.Second); !errors.Is(err, walletauth.ErrNoSession) {
+			t.Errorf("%v, want ErrNoSession", err)
+		}
+		deleted.Wait()
+		k.sent(0)
+		k.were()
+	})
+}
+
+// The refresh that was waiting for exclusion was after an older session, and
+// finds it replaced by the very one that the API has refused meanwhile.
+func TestA401DuringTheRefreshOfAnOlderSessionIsMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tb table
+		k := newKept(t, func(k *kept) { k.Store = &walletauth.FuncStore{LoadFunc: tb.get, SaveFunc: tb.set} })
+		release := k.hold()
+		k.at(4 * time.Minute)
+		k.works(0)
+		if err := tb.set(t.Context(), "", k.srv.Login("user")); err != nil {
+			t.Fatal(err)
+		}
+		k.srv.RevokeAccess("user")
+		time.AfterFunc(time.Second, release)
+		k.works(time.Second)
+		k.sent(1)
+		k.isLatest(k.stored())
+	})
+}
+
 func TestWithoutExclusionNothingIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := errors.New("the lock server is down")

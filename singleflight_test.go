@@ -504,6 +504,14 @@ func TestRequestsWaitForARefreshShortlyBeforeExpiry(t *testing.T) {
 		k.isLatest(k.stored())
 		k.sent(1)
 	})
+	inBubble(t, "also where it is retried until the old one has expired", func(t *testing.T) {
+		k := newKept(t)
+		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 503, Delay: time.Second, Header: http.Header{"Retry-After": {"2"}}})
+		k.at(5*time.Minute - time.Millisecond)
+		k.works(3 * time.Second)
+		k.wentOutWith(k.stored())
+		k.sent(2)
+	})
 	inBubble(t, "also if no refresh runs ahead", func(t *testing.T) {
 		k := newKept(t, func(k *kept) { k.RefreshBefore = -1 })
 		k.at(4*time.Minute + 49*time.Second)

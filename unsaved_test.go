@@ -80,6 +80,23 @@ func TestAnUnsavedSessionIsRefreshedLikeAnyOther(t *testing.T) {
 	})
 }
 
+func TestARefreshStoresWhatTheOneBeforeCouldNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, _, works := newUnsaving(t)
+		k.at(5 * time.Minute)
+		k.works(0)
+		time.Sleep(5 * time.Minute)
+		works()
+		k.works(0)
+		k.sent(2)
+		k.isLatest(k.stored())
+		types := k.events.types()
+		if n := len(types); types[n-2] != walletauth.RefreshSucceeded || types[n-1] != walletauth.SavedLater {
+			t.Errorf("events %q", types)
+		}
+	})
+}
+
 func TestAnUnchangedTokenWhoseNewExpiryCannotBeStoredIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent int
