@@ -36,7 +36,7 @@ func (r *results) tables() []named {
 // write puts the figures into the documents in dir, between their markers, and
 // beside them as JSON and pictures.
 func (r *results) write(dir string) error {
-	data, err := json.MarshalIndent(r, "", " ")
+	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -23,9 +24,14 @@ type early struct {
 // sample is one request: when it was sent, counted from the opening of the
 // window, and how long it took.
 type sample struct {
-	AtMS      float64 `json:"at_ms"`
-	LatencyMS float64 `json:"latency_ms"`
-	OK        bool    `json:"ok"`
+	AtMS      float64
+	LatencyMS float64
+	OK        bool
+}
+
+// MarshalJSON writes a sample as a pair, since there are thousands.
+func (s sample) MarshalJSON() ([]byte, error) {
+	return fmt.Appendf(nil, "[%.2f,%.2f]", s.AtMS, s.LatencyMS), nil
 }
 
 // crossing says how a window is crossed: n requests evenly over four times the

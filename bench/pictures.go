@@ -184,6 +184,7 @@ func (r *results) drawKeys(path string) error {
 
 func (r *results) drawShared(path string) error {
 	p := newPicture("Processes that share a session when it expires", "processes", "until the last has the new token, ms")
+	p.Legend.Left = true
 	var lines []line
 	for i, name := range []string{"files", "Redis", "PostgreSQL"} {
 		of := slices.DeleteFunc(slices.Clone(r.Shared), func(s shared) bool { return s.Store != name })

@@ -95,11 +95,6 @@ func (w *worker) line() (string, error) {
 	return w.out.Text(), nil
 }
 
-func (w *worker) stop() {
-	_ = w.in.Close() // which it takes as the end
-	_ = w.process.Wait()
-}
-
 // measureShared has processes in all numbers share a session in all stores.
 func measureShared(places []place, rounds int, numbers []int, refresh time.Duration) ([]shared, error) {
 	var results []shared
@@ -150,7 +145,10 @@ type fleet struct {
 
 func (f *fleet) stop() {
 	for _, w := range f.workers {
-		w.stop()
+		_ = w.in.Close() // which it takes as the end
+	}
+	for _, w := range f.workers {
+		_ = w.process.Wait()
 	}
 	if c, ok := f.store.(io.Closer); ok {
 		_ = c.Close() // of a server that goes too

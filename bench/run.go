@@ -35,14 +35,14 @@ type size struct {
 
 var (
 	full = size{
-		overheadRounds: 51, overheadRequests: 10_000, loopbackRequests: 4000,
-		expiryRounds: 7, callers: 10_000,
+		overheadRounds: 41, overheadRequests: 10_000, loopbackRequests: 4000,
+		expiryRounds: 15, callers: 10_000,
 		crossing: crossing{1000, 500 * time.Millisecond, 31 * time.Second},
 		outage:   10 * time.Second, refusedRounds: 5, refused: 1000,
 		memory:       []int{1, 10, 100, 1000, 10_000, 100_000, 1_000_000},
 		keys:         []int{1, 10, 100, 1000, 10_000, 100_000},
 		processes:    []int{1, 2, 4, 8, 16, 32, 64},
-		growthRounds: 7,
+		growthRounds: 5,
 	}
 	small = size{
 		overheadRounds: 9, overheadRequests: 5_000, loopbackRequests: 300,
