@@ -14,7 +14,7 @@ require (
 	github.com/walletauth/walletauth v0.0.0
 	github.com/walletauth/walletauth/filestore v0.0.0
 	github.com/walletauth/walletauth/keyring v0.0.0
-	github.com/walletauth/walletauth/otelwalletauth v0.0.0-00010101000000-000000000000
+	github.com/walletauth/walletauth/otelwalletauth v0.0.0
 	github.com/walletauth/walletauth/pgxstore v0.0.0
 	github.com/walletauth/walletauth/redisstore v0.0.0
 	github.com/zalando/go-keyring v0.2.8
