@@ -243,7 +243,7 @@ func (t *trip) travel(serve func() *http.Response) (*http.Response, error) {
 		}
 		return got.resp, got.err
 	case <-t.req.Context().Done():
-		return nil, t.req.Context().Err()
+		return nil, t.inc.ended(t.req.Context())
 	case <-t.inc.ctx.Done():
 		return nil, errCrashed
 	}

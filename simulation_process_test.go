@@ -25,6 +25,7 @@ type incarnation struct {
 	world     *simulation
 	process   *process
 	name      string
+	nth       int // of its process
 	transport *walletauth.Transport
 	handle    *handle
 
@@ -59,7 +60,7 @@ func (p *process) start() {
 	w := p.world
 	p.times++
 	inc := &incarnation{
-		world: w, process: p, name: fmt.Sprintf("p%d.%d", p.id, p.times),
+		world: w, process: p, name: fmt.Sprintf("p%d.%d", p.id, p.times), nth: p.times,
 		turns: make(map[*keyTruth]*turn), sending: make(map[*keyTruth]int),
 		refused: make(map[string]bool), attempts: make(map[*keyTruth]attempt), left: make(map[*keyTruth]bool),
 	}
@@ -88,7 +89,7 @@ func (p *process) start() {
 func (inc *incarnation) keepAlive(key *keyTruth) {
 	w := inc.world
 	for n := uint64(0); ; n++ {
-		a := &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.process.times)<<16 | n<<8 | 0x6b), at: inc, key: key, kind: keepsAlive}
+		a := &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.nth)<<16 | n<<8 | 0x6b), at: inc, key: key, kind: keepsAlive}
 		began := time.Now()
 		err := inc.transport.KeepAlive(a.context(inc.ctx))
 		w.mu.Lock()
@@ -173,7 +174,7 @@ func (inc *incarnation) shutDown() {
 
 // shutter is who saves what is left when inc is shut down.
 func (inc *incarnation) shutter() *actor {
-	return &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.process.times)<<16 | 0x5d), at: inc, kind: shutsDown, parts: make(map[*keyTruth]*actor)}
+	return &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.nth)<<16 | 0x5d), at: inc, kind: shutsDown, parts: make(map[*keyTruth]*actor)}
 }
 
 // wait lets time pass for inc: an operation's latency. It ends early with ctx,
@@ -188,11 +189,19 @@ func (inc *incarnation) wait(a *actor, ctx context.Context, lo, hi time.Duration
 	select {
 	case <-timer.C:
 	case <-done:
-		return ctx.Err()
+		return inc.ended(ctx)
 	case <-inc.ctx.Done():
 		return errCrashed
 	}
 	return inc.step(a, ctx, "")
+}
+
+// ended says why ctx has ended: a crash ends all contexts at once.
+func (inc *incarnation) ended(ctx context.Context) error {
+	if inc.ctx.Err() != nil {
+		return errCrashed
+	}
+	return ctx.Err()
 }
 
 // step is where a process may crash or be paused: on its way into and out of

@@ -85,13 +85,8 @@ func (w *simulation) until(at time.Duration) time.Duration { return time.Until(w
 // act does one thing, or starts it.
 func (w *simulation) act(d *dice, n uint64) {
 	p, key := w.processes[d.below(len(w.processes))], w.keys[d.below(len(w.keys))]
-	if p.now == nil { // it comes back some time
-		w.mu.Lock()
-		down := p.now == nil
-		w.mu.Unlock()
-		if down && d.chance(0.5) {
-			p.start()
-		}
+	if comesBack := d.chance(0.5); comesBack && p.up() == nil {
+		p.start()
 	}
 	switch {
 	case d.chance(w.cond.snatch):
