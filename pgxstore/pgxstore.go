@@ -138,24 +138,10 @@ func (s *Store) begin() {
 	s.core = remote.New(remote.Config{
 		Name:   "pgxstore",
 		Server: s.server,
-		Codec:  s.codec(),
-		Lease:  orDefault(s.Lease, 30*time.Second),
-		Trust:  cmp.Or(s.CacheFor, 5*time.Second),
-		Copies: max(2, cmp.Or(s.MaxCopies, 100_000)),
+		Codec:  s.Codec,
+		Lease:  s.Lease,
+		Trust:  s.CacheFor,
+		Copies: s.MaxCopies,
 		AtOnce: int(s.Pool.Config().MaxConns) * 3 / 4, // the rest is left to others
 	})
-}
-
-func (s *Store) codec() walletauth.Codec {
-	if s.Codec == nil {
-		return walletauth.JSONCodec{}
-	}
-	return s.Codec
-}
-
-func orDefault(d, otherwise time.Duration) time.Duration {
-	if d <= 0 {
-		return otherwise
-	}
-	return d
 }

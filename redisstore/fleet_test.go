@@ -35,7 +35,7 @@ func TestFleetWhileRedisIsRestarted(t *testing.T) {
 func TestFleetWhileProcessesAreStopped(t *testing.T) {
 	const lease = time.Second
 	remotetest.Fleet(t, open, place(t), lease, func(t *testing.T, m *remotetest.Members) {
-		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
 		defer cancel()
 		t.Logf("%d times a process was stopped past its lease", m.PauseInTurn(ctx, lease*3/2))
 	})

@@ -137,28 +137,14 @@ func (s *Store) ready() *remote.Store {
 		s.core = remote.New(remote.Config{
 			Name:   "redisstore",
 			Server: &server{client: s.Client, prefix: cmp.Or(s.Prefix, "walletauth:")},
-			Codec:  s.codec(),
-			Lease:  orDefault(s.Lease, 30*time.Second),
-			Trust:  cmp.Or(s.CacheFor, 5*time.Second),
-			Copies: max(2, cmp.Or(s.MaxCopies, 100_000)),
+			Codec:  s.Codec,
+			Lease:  s.Lease,
+			Trust:  s.CacheFor,
+			Copies: s.MaxCopies,
 			AtOnce: atOnce(s.Client),
 		})
 	})
 	return s.core
-}
-
-func (s *Store) codec() walletauth.Codec {
-	if s.Codec == nil {
-		return walletauth.JSONCodec{}
-	}
-	return s.Codec
-}
-
-func orDefault(d, otherwise time.Duration) time.Duration {
-	if d <= 0 {
-		return otherwise
-	}
-	return d
 }
 
 // atOnce leaves a quarter of the client's pool to others. Where the size is

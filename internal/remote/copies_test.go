@@ -23,81 +23,84 @@ func TestCopiesAreBounded(t *testing.T) {
 	}
 }
 
-// The cases below are orders in which questions, answers and messages may
-// meet. In each the copy must not be held for current while the server holds
-// something else.
+var before, own, others = newStamp(), newStamp(), newStamp()
+
+// crossings are orders in which questions, answers and messages may meet. In
+// each the copy must not be held for current while the server holds something
+// else.
+var crossings = map[string]struct {
+	do   func(*copies)
+	want int // the session that may be used at once, 0 for none
+}{
+	"an answer": {func(c *copies) { c.learn(c.begin("k"), session(1), before, false) }, 1},
+	"a message, then the answer from before": {func(c *copies) {
+		l := c.begin("k")
+		c.hear(Message{ID: "k", Stamp: others})
+		c.learn(l, session(1), before, false)
+	}, 0},
+	"a message, then the answer that it told of": {func(c *copies) {
+		l := c.begin("k")
+		c.hear(Message{ID: "k", Stamp: others})
+		c.learn(l, session(3), others, false)
+	}, 3},
+	"an answer, then its message, late": {func(c *copies) {
+		c.learn(c.begin("k"), session(1), before, false)
+		c.hear(Message{ID: "k", Stamp: before})
+	}, 1},
+	"an answer, then a change": {func(c *copies) {
+		c.learn(c.begin("k"), session(1), before, false)
+		c.hear(Message{ID: "k", Stamp: others})
+	}, 0},
+	"an answer, then a logout": {func(c *copies) {
+		c.learn(c.begin("k"), session(1), before, false)
+		c.hear(Message{ID: "k", Stamp: others, Deleted: true})
+	}, 0},
+	"a save, then its message": {func(c *copies) {
+		c.learn(c.begin("k"), session(2), own, true)
+		c.hear(Message{ID: "k", Stamp: own})
+	}, 2},
+	"a save whose message was first": {func(c *copies) {
+		c.learn(c.begin("k"), session(1), before, true)
+		l := c.begin("k")
+		c.hear(Message{ID: "k", Stamp: own})
+		c.learn(l, session(2), own, true)
+	}, 2},
+	"a save, and meanwhile the message of the one before": {func(c *copies) {
+		c.learn(c.begin("k"), session(1), before, true)
+		l := c.begin("k")
+		c.hear(Message{ID: "k", Stamp: before})
+		c.learn(l, session(2), own, true)
+	}, 0},
+	"a save, and meanwhile somebody else's": {func(c *copies) {
+		l := c.begin("k")
+		c.hear(Message{ID: "k", Stamp: own})
+		c.hear(Message{ID: "k", Stamp: others})
+		c.learn(l, session(2), own, true)
+	}, 0},
+	"an answer from before a save comes after it": {func(c *copies) {
+		l := c.begin("k")
+		c.learn(c.begin("k"), session(2), own, true)
+		c.learn(l, session(1), before, false)
+	}, 0},
+	"none from before a login comes after it": {func(c *copies) {
+		l := c.begin("k")
+		c.learn(c.begin("k"), session(2), own, true)
+		c.learn(l, nil, Stamp{}, false)
+	}, 0},
+	"an answer to a question from before the subscription": {func(c *copies) {
+		l := c.begin("k")
+		c.subscribed()
+		c.learn(l, session(1), before, false)
+	}, 0},
+	"an answer, and a subscription that was proven": {func(c *copies) {
+		c.subscribed()
+		c.learn(c.begin("k"), session(1), before, false)
+		c.prove(time.Now().Add(time.Hour))
+	}, 1},
+}
+
 func TestAnswersAndMessagesCross(t *testing.T) {
-	before, own, others := newStamp(), newStamp(), newStamp()
-	for name, c := range map[string]struct {
-		do   func(*copies)
-		want int // the session that may be used at once, 0 for none
-	}{
-		"an answer": {func(c *copies) { c.learn(c.begin("k"), session(1), before, false) }, 1},
-		"a message, then the answer from before": {func(c *copies) {
-			l := c.begin("k")
-			c.hear(Message{ID: "k", Stamp: others})
-			c.learn(l, session(1), before, false)
-		}, 0},
-		"a message, then the answer that it told of": {func(c *copies) {
-			l := c.begin("k")
-			c.hear(Message{ID: "k", Stamp: others})
-			c.learn(l, session(3), others, false)
-		}, 3},
-		"an answer, then its message, late": {func(c *copies) {
-			c.learn(c.begin("k"), session(1), before, false)
-			c.hear(Message{ID: "k", Stamp: before})
-		}, 1},
-		"an answer, then a change": {func(c *copies) {
-			c.learn(c.begin("k"), session(1), before, false)
-			c.hear(Message{ID: "k", Stamp: others})
-		}, 0},
-		"an answer, then a logout": {func(c *copies) {
-			c.learn(c.begin("k"), session(1), before, false)
-			c.hear(Message{ID: "k", Stamp: others, Deleted: true})
-		}, 0},
-		"a save, then its message": {func(c *copies) {
-			c.learn(c.begin("k"), session(2), own, true)
-			c.hear(Message{ID: "k", Stamp: own})
-		}, 2},
-		"a save whose message was first": {func(c *copies) {
-			c.learn(c.begin("k"), session(1), before, true)
-			l := c.begin("k")
-			c.hear(Message{ID: "k", Stamp: own})
-			c.learn(l, session(2), own, true)
-		}, 2},
-		"a save, and meanwhile the message of the one before": {func(c *copies) {
-			c.learn(c.begin("k"), session(1), before, true)
-			l := c.begin("k")
-			c.hear(Message{ID: "k", Stamp: before})
-			c.learn(l, session(2), own, true)
-		}, 0},
-		"a save, and meanwhile somebody else's": {func(c *copies) {
-			l := c.begin("k")
-			c.hear(Message{ID: "k", Stamp: own})
-			c.hear(Message{ID: "k", Stamp: others})
-			c.learn(l, session(2), own, true)
-		}, 0},
-		"an answer from before a save comes after it": {func(c *copies) {
-			l := c.begin("k")
-			c.learn(c.begin("k"), session(2), own, true)
-			c.learn(l, session(1), before, false)
-		}, 0},
-		"none from before a login comes after it": {func(c *copies) {
-			l := c.begin("k")
-			c.learn(c.begin("k"), session(2), own, true)
-			c.learn(l, nil, Stamp{}, false)
-		}, 0},
-		"an answer to a question from before the subscription": {func(c *copies) {
-			l := c.begin("k")
-			c.subscribed()
-			c.learn(l, session(1), before, false)
-		}, 0},
-		"an answer, and a subscription that was proven": {func(c *copies) {
-			c.subscribed()
-			c.learn(c.begin("k"), session(1), before, false)
-			c.prove(time.Now().Add(time.Hour))
-		}, 1},
-	} {
+	for name, c := range crossings {
 		t.Run(name, func(t *testing.T) {
 			all := &copies{max: 10}
 			c.do(all)

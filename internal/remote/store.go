@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,17 +11,19 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
-// Config says how a Store behaves. All fields are required.
+// Config says how a Store behaves. Name and Server are required.
 type Config struct {
 	Name   string // of the package whose store this is, to begin its errors
 	Server Server
-	Codec  walletauth.Codec
-	// Lease is how long the holder of a key may be silent.
+	// Codec is walletauth.JSONCodec if nil.
+	Codec walletauth.Codec
+	// Lease is how long the holder of a key may be silent, 30 seconds if not
+	// positive.
 	Lease time.Duration
-	// Trust is for how long a copy serves that no subscription vouches for.
-	// No copies are kept if it is negative.
+	// Trust is for how long a copy serves that no subscription vouches for: 5
+	// seconds if zero, and at most. No copies are kept if it is negative.
 	Trust time.Duration
-	// Copies is the most that are kept.
+	// Copies is the most that are kept, 100,000 if zero.
 	Copies int
 	// AtOnce is the most questions that are with the server at once.
 	AtOnce int
@@ -41,9 +44,15 @@ var _ walletauth.TokenStore = (*Store)(nil)
 // New returns a store that has not begun anything yet.
 func New(c Config) *Store {
 	s := &Store{Config: c, gate: make(gate, max(1, c.AtOnce))}
-	s.Trust = min(s.Trust, maxTrust)
+	if s.Codec == nil {
+		s.Codec = walletauth.JSONCodec{}
+	}
+	if s.Lease <= 0 {
+		s.Lease = 30 * time.Second
+	}
+	s.Trust = min(cmp.Or(s.Trust, maxTrust), maxTrust)
 	if s.Trust > 0 {
-		s.copies.max = c.Copies
+		s.copies.max = max(2, cmp.Or(s.Copies, 100_000))
 	}
 	s.feed = feed{server: c.Server, gate: s.gate, copies: &s.copies, every: max(s.Trust/3, 50*time.Millisecond)}
 	return s

@@ -172,7 +172,7 @@ func stored(t *testing.T, store walletauth.TokenStore, key string) (id string) {
 // one. That all see all in the end is what it checks: it is paced so that
 // no process can skip one.
 func Visibility(t *testing.T, open Open, place string) {
-	const watchers, updates = 8, 50
+	const watchers, updates = 8, 40
 	store := open.store(t, place, 0)
 	save := func() {
 		t.Helper()
