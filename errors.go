@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -159,21 +160,29 @@ func scrub(err error, sessions ...*Session) error {
 }
 
 // scrubText replaces the sessions' tokens in text, also where they were
-// escaped for a URL, or quoted once or twice, as JSON in a log line is.
+// escaped for a URL, or quoted once or twice, as JSON in a log line is. The
+// longest form comes first, since a shorter one may be part of it.
 func scrubText(text string, sessions ...*Session) string {
+	var forms []string
 	for _, s := range sessions {
-		if s == nil {
-			continue
-		}
-		for _, token := range []string{s.AccessToken, s.RefreshToken} {
-			for _, form := range []string{token, quote(token), quote(quote(token)), url.QueryEscape(token), url.PathEscape(token)} {
-				if form != "" {
-					text = strings.ReplaceAll(text, form, "[redacted]")
-				}
-			}
+		if s != nil {
+			forms = append(forms, spellings(s.AccessToken)...)
+			forms = append(forms, spellings(s.RefreshToken)...)
 		}
 	}
-	return text
+	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
+	pairs := make([]string, 0, 2*len(forms))
+	for _, form := range forms {
+		pairs = append(pairs, form, "[redacted]")
+	}
+	return strings.NewReplacer(pairs...).Replace(text)
+}
+
+func spellings(token string) []string {
+	if token == "" {
+		return nil
+	}
+	return []string{token, quote(token), quote(quote(token)), url.QueryEscape(token), url.PathEscape(token)}
 }
 
 func quote(s string) string {

@@ -36,6 +36,13 @@ func TestScrubRemovesATokenInAnySpelling(t *testing.T) {
 	}
 }
 
+func TestScrubTakesTheLongestFormAndNoneOfItsOwnText(t *testing.T) {
+	s := &Session{AccessToken: "e", RefreshToken: "eee"}
+	if got := scrubText("eee, then e", s); got != "[redacted], th[redacted]n [redacted]" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestScrubLeavesACleanErrorAsItIs(t *testing.T) {
 	if err := scrub(io.EOF, secrets()); err != io.EOF {
 		t.Errorf("got %v", err)

@@ -49,7 +49,7 @@ const (
 // that do not apply to its Type are zero.
 type Event struct {
 	Type      EventType
-	Reason    Reason        // of a refresh: began, succeeded, failed, over
+	Reason    Reason        // why the refresh began that the event is part of
 	Key       string        // whose session, as Transport.Key gave it
 	SessionID string        // the session that is current after the event
 	UserID    string        // its user

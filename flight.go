@@ -225,6 +225,7 @@ func (f *flight) conclude(ctx context.Context, err error) {
 		f.tell(ctx, SessionAdopted, f.result, nil)
 	case f.err == nil && err != nil:
 		f.err = fmt.Errorf("walletauth: no refresh without the store's exclusion: %w", err)
+		f.stalled.fail(f.key, &failure{f.err}, func(int) time.Duration { return time.Second })
 	case f.err == nil:
 		f.err = errors.New("walletauth: TokenStore.Update did not call its function")
 	}

@@ -105,6 +105,28 @@ func TestWithoutExclusionNothingIsSent(t *testing.T) {
 	})
 }
 
+func TestAStoreWithoutExclusionIsAskedOnceASecondBehindRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newKeptStore()
+		k := newKept(t, st.in)
+		st.set(func(st *keptStore) { st.before = func() error { return errors.New("the lock server is down") } })
+		k.at(4*time.Minute + time.Second)
+		before := st.updates.Load()
+		for range 100 { // 5 s
+			k.works(0)
+			time.Sleep(50 * time.Millisecond)
+		}
+		if n := st.updates.Load() - before; n != 5 {
+			t.Errorf("the store was asked %d times, want 5", n)
+		}
+		st.set(func(st *keptStore) { st.before = nil })
+		time.Sleep(time.Second)
+		k.works(0)
+		synctest.Wait()
+		k.sent(1)
+	})
+}
+
 func TestTheWaitForExclusionIsBounded(t *testing.T) {
 	for timeout, want := range map[time.Duration]time.Duration{0: 30 * time.Second, time.Second: time.Second} {
 		inBubble(t, want.String(), func(t *testing.T) {

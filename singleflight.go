@@ -27,6 +27,7 @@ type keeper struct {
 	last     atomic.Pointer[bearer] // what the last request went out with
 
 	cooling  pauses[*failure] // after a failed refresh
+	stalled  pauses[*failure] // after the store did not give exclusion
 	unproven pauses[string]   // by key: the access token that a 401 led to, until a request got through with it
 	refusals pauses[string]   // by endpoint: the access token that it refused though it was new
 	ended    endings
@@ -105,14 +106,16 @@ func (k *keeper) ask(ctx context.Context, key string) (s *Session, err error) {
 	return s, err
 }
 
-// refreshBehind starts a refresh that nobody waits for.
+// refreshBehind starts a refresh that nobody waits for. While the store gives no
+// exclusion, one a second is enough.
 func (k *keeper) refreshBehind(ctx context.Context, key string, s *Session) {
 	k.mu.Lock()
 	under := k.flying[key] != nil
 	k.mu.Unlock()
-	if !under {
-		_, _, _ = k.join(ctx, key, s, Expiring) // what keeps it from starting concerns the request that has to wait
+	if _, left := k.stalled.active(key); under || left > 0 {
+		return
 	}
+	_, _, _ = k.join(ctx, key, s, Expiring) // what keeps it from starting concerns the request that has to wait
 }
 
 // refreshOrMakeDo waits for a refresh as long as that costs nothing: s is still

@@ -96,8 +96,9 @@ type Transport struct {
 
 	// OnEvent is called for each thing worth knowing, LogEvents makes one. It
 	// is called synchronously by what it reports on, so it should return
-	// soon. The context carries the values of the request that caused the
-	// event. It may be called concurrently.
+	// soon, and must not use the Transport: a refresh that waits for it could
+	// be what it waits for. The context carries the values of the request
+	// that caused the event. It may be called concurrently.
 	OnEvent func(context.Context, Event)
 
 	once   sync.Once // sets what follows
@@ -236,6 +237,7 @@ func (t *Transport) configure() {
 		store: t.Store, refresher: refresher, clock: clk, server: server, onEvent: t.OnEvent,
 		before: t.RefreshBefore, timeout: cmp.Or(t.RefreshTimeout, 30*time.Second),
 		cooling:  pauses[*failure]{clock: clk, memory: time.Minute},
+		stalled:  pauses[*failure]{clock: clk},
 		unproven: pauses[string]{clock: clk},
 		refusals: pauses[string]{clock: clk, memory: 10 * time.Minute},
 		flying:   make(map[string]*flight), closing: make(chan struct{}),
