@@ -214,6 +214,9 @@ func (f *flight) tradedIn(s *Session) bool { return f.waiting != nil && f.waitin
 func (f *flight) conclude(ctx context.Context, err error) {
 	err = scrub(err, f.stale, f.stored, f.result)
 	saved := f.result != nil && err == nil
+	if err == nil {
+		f.stalled.clear(f.key)
+	}
 	switch {
 	case f.bought != nil:
 		f.tell(ctx, RefreshSucceeded, f.result, nil)
