@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 	"github.com/walletauth/walletauth/pgxstore"
 )
@@ -43,7 +44,20 @@ func TestVisibility(t *testing.T) { remotetest.Visibility(t, open, place(t, post
 
 func TestThousandKeys(t *testing.T) {
 	s := openStore(t, place(t, postgresURL(t)), 4)
+	fill(t, s.Pool)
 	remotetest.ThousandKeys(t, s, func(ctx context.Context) error { return s.Pool.Ping(ctx) })
+}
+
+// fill has the pool open all its connections, as it has in a program that runs.
+func fill(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	for range pool.Config().MaxConns {
+		conn, err := pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Release()
+	}
 }
 
 // TestSteadyState counts at the server what Loads cost.
