@@ -389,7 +389,7 @@ func (w *simulation) logOut(p *process, key *keyTruth, d *dice, n uint64) {
 	status, _ := inc.request(key, n<<8|0xfe, "POST /users/logout", logsOut, 0, "")
 	if w.cond.capture {
 		w.mu.Lock()
-		inc.left[key] = status == 200
+		inc.left[key] = inc.left[key] || status == 200
 		w.mu.Unlock()
 		return
 	}
