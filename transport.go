@@ -90,8 +90,10 @@ type Transport struct {
 	// session of the last.
 	CaptureLogin bool
 
-	// Clock is where the time is read. If nil, clock.New() of
-	// github.com/benbjohnson/clock: the system's.
+	// Clock is where the time is read and waited for. If nil, clock.New() of
+	// github.com/benbjohnson/clock: the system's. With a clock that a test
+	// sets, what waits goes on when the test moves it: before the next try
+	// of a refresh, and for up to 750 ms before a session is called over.
 	Clock Clock
 
 	// OnEvent is called for each thing worth knowing, LogEvents makes one. It
