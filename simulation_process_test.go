@@ -124,8 +124,11 @@ func (w *simulation) crash(inc *incarnation, where string) {
 		if p := key.pending; p != nil && p.at == inc {
 			key.pending = nil
 			if !p.login.wasStored() {
-				key.acked, key.possible = p.acked, p.possible
+				key.acked = p.acked
 				key.mayBe(p.login)
+				for l := range p.possible {
+					key.mayBe(l)
+				}
 			}
 		}
 	}
