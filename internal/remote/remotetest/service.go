@@ -1,5 +1,8 @@
+//go:build linux
+
 // Package remotetest tests the stores that are built on package remote against
-// real servers, from many processes.
+// real servers, from many processes. It is for Linux: it installs servers by
+// apt, lets them die with the test that started them, and stops processes.
 package remotetest
 
 import (
