@@ -1,0 +1,84 @@
+// Package model_test runs the exhaustive checker spin on refresh.pml, the
+// protocol by which processes that share a session take turns to refresh it.
+package model_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestProtocolHolds(t *testing.T) {
+	for _, size := range []string{
+		"-DN=2 -DROUNDS=3 -DLAPSES=2",
+		"-DN=3 -DROUNDS=1 -DLAPSES=2 -DCRASHES=1",
+		"-DN=3 -DROUNDS=2 -DLAPSES=1 -DCRASHES=0 -DMISSES=0",
+	} {
+		t.Run(size, func(t *testing.T) {
+			states, errors := check(t, size)
+			if errors != "0" {
+				t.Errorf("%s errors in %s states", errors, states)
+			}
+			t.Logf("%s states", states)
+		})
+	}
+}
+
+// TestEachPieceIsNeeded takes a piece out of the protocol at a time, and
+// expects the checker to find what goes wrong then.
+func TestEachPieceIsNeeded(t *testing.T) {
+	for option, piece := range map[string]string{
+		"-DNOFENCE":     "a save is refused if a later holder has saved",
+		"-DONLYMINE":    "and only then: the lease may have lapsed",
+		"-DNOTOMBSTONE": "a logout leaves the fence behind",
+		"-DNOLEASE":     "one process at a time has the lease",
+		"-DNOREREAD":    "the session is looked at again under the lease",
+		"-DNORECHECK":   "nothing is sent by a holder who knows that its lease has ended",
+	} {
+		t.Run(strings.TrimPrefix(option, "-D"), func(t *testing.T) {
+			if states, errors := check(t, option); errors == "0" {
+				t.Errorf("in %s states nothing goes wrong without this: %s", states, piece)
+			}
+		})
+	}
+}
+
+var result = regexp.MustCompile(`errors: (\d+)\n\s*(\d+) states, stored`)
+
+// check builds the checker for the model with the options and runs it.
+func check(t *testing.T, options string) (states, errors string) {
+	t.Helper()
+	t.Parallel()
+	model, err := filepath.Abs("refresh.pml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, tool := range []string{"spin", "cc"} {
+		if _, err := exec.LookPath(tool); err != nil && os.Getenv("CI") == "" {
+			t.Skipf("%v: apt-get install spin gcc", err)
+		}
+	}
+	run(t, dir, "spin", append(append([]string{"-a"}, strings.Fields(options)...), model)...)
+	run(t, dir, "cc", "-w", "-O2", "-DSAFETY", "-DCOLLAPSE", "-o", "pan", "pan.c")
+	output := run(t, dir, "./pan", "-m100000")
+	found := result.FindStringSubmatch(output)
+	if found == nil || strings.Contains(output, "max search depth too small") {
+		t.Fatalf("the checker did not finish:\n%s", output)
+	}
+	return found[2], found[1]
+}
+
+func run(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	return string(out)
+}
