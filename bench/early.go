@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
@@ -32,6 +33,14 @@ type sample struct {
 // MarshalJSON writes a sample as a pair, since there are thousands.
 func (s sample) MarshalJSON() ([]byte, error) {
 	return fmt.Appendf(nil, "[%.2f,%.2f]", s.AtMS, s.LatencyMS), nil
+}
+
+// UnmarshalJSON reads such a pair.
+func (s *sample) UnmarshalJSON(data []byte) error {
+	var pair [2]float64
+	err := json.Unmarshal(data, &pair)
+	s.AtMS, s.LatencyMS = pair[0], pair[1]
+	return err
 }
 
 // crossing says how a window is crossed: n requests evenly over four times the

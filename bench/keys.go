@@ -138,7 +138,11 @@ func inUse() int64 {
 func keysTable(results []keys) table {
 	t := table{Columns: []string{"keys at once", "refreshes", "refreshes per second", "goroutines each", "bytes each"}}
 	for _, r := range results {
-		t.add(number(r.Keys), number(r.Refreshes), number(r.PerSecond), number(r.Goroutines), number(r.Bytes))
+		bytes := "too few to tell"
+		if r.Keys >= 1000 {
+			bytes = number(r.Bytes)
+		}
+		t.add(number(r.Keys), number(r.Refreshes), number(r.PerSecond), number(r.Goroutines), bytes)
 	}
 	return t
 }

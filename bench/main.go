@@ -4,6 +4,10 @@
 //	go run .              # everything, some minutes; changes nothing
 //	go run . -quick       # a rough idea in half a minute
 //	go run . -out ../docs # and write the tables and pictures there
+//
+// Tables and pictures can be made again from the figures of an earlier run:
+//
+//	go run . -from ../docs/img/bench.json -out ../docs
 package main
 
 import (
@@ -18,8 +22,13 @@ func main() {
 	}
 	quick := flag.Bool("quick", false, "smaller and fewer rounds, for a rough idea")
 	out := flag.String("out", "", "the `folder` with performance.md and scale.md, whose tables and pictures are replaced")
+	from := flag.String("from", "", "the `file` of an earlier run's figures, to show instead of measuring anew")
 	flag.Parse()
-	exit(run(*quick, *out))
+	r, err := figures(*from, *quick)
+	if err == nil {
+		err = r.show(*out)
+	}
+	exit(err)
 }
 
 func exit(err error) {

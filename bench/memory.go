@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -111,9 +112,9 @@ func heap() int64 {
 }
 
 func memoryTable(results []memory) table {
-	t := table{Columns: []string{"sessions", "bytes each, beyond their strings", "Load, ns", "kept by the transport, bytes each"}}
+	t := table{Columns: []string{"sessions", "bytes each, beyond their strings", "Load, ns", "kept by the transport, bytes in all"}}
 	for _, r := range results {
-		t.add(number(r.Sessions), number(r.Bytes), number(r.LoadNS), number(max(0, r.KeptByTR)))
+		t.add(number(r.Sessions), number(r.Bytes), number(r.LoadNS), number(math.Round(r.KeptByTR*float64(r.Sessions))))
 	}
 	return t
 }

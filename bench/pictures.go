@@ -96,13 +96,13 @@ func (r *results) drawExpiry(path string) error {
 			if e.Peer != shown.who.name {
 				continue
 			}
-			dots, err := plotter.NewScatter(points(e.Samples, func(s sample) (x, y float64) { return s.AtMS, s.LatencyMS }))
+			l, err := plotter.NewLine(points(e.Samples, func(s sample) (x, y float64) { return s.AtMS, s.LatencyMS }))
 			if err != nil {
 				return err
 			}
-			dots.GlyphStyle = draw.GlyphStyle{Color: shown.color, Radius: vg.Points(1.6), Shape: draw.CircleGlyph{}}
-			p.Add(dots)
-			p.Legend.Add(e.Peer, dots)
+			l.Color, l.Width = shown.color, vg.Points(1.8)
+			p.Add(l)
+			p.Legend.Add(e.Peer, l)
 		}
 	}
 	return save(p, path)

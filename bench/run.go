@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"time"
@@ -111,9 +112,20 @@ func (s size) measureStores(r *results, refresh time.Duration) error {
 	return err
 }
 
-// run measures everything and prints it; where out is given it also writes
-// there.
-func run(quick bool, out string) error {
+// figures returns those of an earlier run, or measures everything.
+func figures(from string, quick bool) (*results, error) {
+	if from == "" {
+		return run(quick)
+	}
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return nil, err
+	}
+	r := &results{}
+	return r, json.Unmarshal(data, r)
+}
+
+func run(quick bool) (*results, error) {
 	s := full
 	if quick {
 		s = small
@@ -122,10 +134,15 @@ func run(quick bool, out string) error {
 	for _, step := range s.steps() {
 		start := time.Now()
 		if err := step.measure(r); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
+			return nil, fmt.Errorf("%s: %w", step.name, err)
 		}
 		fmt.Fprintf(os.Stderr, "%-12s %6.1f s\n", step.name, time.Since(start).Seconds())
 	}
+	return r, nil
+}
+
+// show prints the tables; where out is given it also writes there.
+func (r *results) show(out string) error {
 	for _, t := range r.tables() {
 		fmt.Printf("%s\n\n%s\n", t.name, t.table)
 	}
