@@ -14,7 +14,7 @@ type early struct {
 	Peer      string   `json:"peer"`
 	Requests  int      `json:"requests"`
 	Failed    int      `json:"failed"`
-	Waited    int      `json:"waited"` // longer than a fifth of the refresh
+	Waited    int      `json:"waited"` // longer than a fifth of the refresh, sent when it was due
 	Refreshes int      `json:"refreshes"`
 	P50       float64  `json:"p50_ms"`
 	P99       float64  `json:"p99_ms"`
@@ -99,7 +99,7 @@ func (c crossing) sum(p *peer, refreshes int, samples []sample) early {
 	var latencies []float64
 	for _, s := range samples {
 		latencies = append(latencies, s.LatencyMS)
-		if s.LatencyMS > milliseconds(c.refresh)/5 {
+		if s.AtMS >= 0 && s.LatencyMS > milliseconds(c.refresh)/5 {
 			r.Waited++
 		}
 		if !s.OK {
