@@ -2,7 +2,6 @@ package walletauth_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -135,6 +134,7 @@ func (w *simulation) burst(key *keyTruth, d *dice, n uint64) {
 			if inc := p.up(); inc != nil {
 				status, _ := inc.request(key, id, "GET /wallets", requests, patience, "")
 				if d := diceFor(w.seed, 4, id); status != 200 && d.chance(0.3) && w.isOver(key) {
+					time.Sleep(d.between(0, time.Second)) // those who waited for one refresh are answered at one instant
 					w.logIn(p, key, d, id|1<<24)
 				}
 			}
@@ -519,5 +519,3 @@ func (w *simulation) end() {
 		inc.kill()
 	}
 }
-
-var _ = errors.Is

@@ -158,7 +158,7 @@ func (h *handle) Update(ctx context.Context, name string, fn func(context.Contex
 	case h.queues[key] <- struct{}{}:
 		defer func() { <-h.queues[key] }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return h.inc.ended(ctx)
 	}
 	t, err := h.acquire(ctx, a, key)
 	if err != nil {

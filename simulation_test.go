@@ -13,11 +13,11 @@ import (
 )
 
 var (
-	simSeed   = flag.Uint64("sim.seed", 0, "simulate this seed alone and print what happens")
+	simSeed   = flag.Uint64("sim.seed", 0, "simulate this seed alone")
 	simSeeds  = flag.Uint64("sim.seeds", 0, "how many seeds to simulate (default 20000, 2000 under the race detector)")
 	simFirst  = flag.Uint64("sim.first", 1, "the first seed to simulate")
 	simEnough = flag.Int("sim.enough", 3, "how many failing seeds are enough")
-	simV      = flag.Bool("sim.v", false, "print the history of what is simulated by -sim.seed")
+	simV      = flag.Bool("sim.v", false, "with -sim.seed, print the history even if nothing is wrong")
 )
 
 // TestSimulation searches for a history that breaks a promise of the package:
@@ -133,7 +133,7 @@ func TestSimulationRepeats(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d seeds had the same history twice", same, seeds)
-	if same < seeds*9/10 {
+	if same < seeds*8/10 {
 		t.Errorf("only %d of %d seeds had the same history twice: something that was not drawn decides", same, seeds)
 	}
 }
