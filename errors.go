@@ -20,8 +20,6 @@ var (
 	// ErrSessionExpired means that the session is over and no refresh will
 	// bring it back: log in again. Look for it with [errors.Is].
 	ErrSessionExpired = errors.New("walletauth: the session is over: log in again")
-
-	errShutdown = errors.New("walletauth: the Transport was shut down")
 )
 
 // RefreshError is a refresh that did not yield a session.
