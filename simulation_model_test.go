@@ -31,13 +31,14 @@ type walletkit struct {
 
 // login is a session from its login to its end, through all its refreshes.
 type login struct {
-	serial int
-	key    *keyTruth
-	user   string
-	born   time.Time
-	grants []*grant // the pairs of tokens it was given, of which the last is current
-	ended  string   // why
-	waited bool     // a Transport had to store it later
+	serial    int
+	key       *keyTruth
+	user      string
+	born      time.Time
+	grants    []*grant // the pairs of tokens it was given, of which the last is current
+	ended     string   // why
+	waited    bool     // a Transport had to store it later
+	overtaken bool     // it was saved late, and replaced by a holder that had come before
 }
 
 func (l *login) newest() int { return len(l.grants) - 1 }
@@ -593,10 +594,11 @@ func (w *simulation) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	previous := r.current()
 	if next == nil {
 		if previous != nil && t.by.kind != manages {
-			if p, ok := w.walletkit.refresh[previous.RefreshToken]; ok && !w.loggedOutSince(p.login) {
+			if p, ok := w.walletkit.refresh[previous.RefreshToken]; ok && !w.loggedOutSince(p.login) && !r.storedLate(t) {
 				w.violated(t.by.String(), "deleted %s, which lives", p)
 			}
 		}
+		r.overtake(t)
 		r.order = w.orderOfDelete(t)
 		return
 	}
@@ -614,14 +616,22 @@ func (w *simulation) checkWrite(t *turn, r *record, next *walletauth.Session) {
 		// The fence lets an earlier holder save late, and the later one, which
 		// cannot have seen that, save over it.
 		w.counts.overtaken++
-		t.key.mayBe(p.login)
 	case p.order().before(r.order):
 		w.violated(t.by.String(), "stored %s over %s, which is newer", p, w.walletkit.describe(previous))
 	}
+	r.overtake(t)
 	r.order = p.order()
 	p.grant().stored = true
 	if key := t.key; key.pending != nil && key.pending.login == p.login {
 		key.pending = nil
+	}
+}
+
+// overtake notes that what is stored is replaced by a holder who cannot have seen
+// it. w.mu is held.
+func (r *record) overtake(t *turn) {
+	if s := r.current(); s != nil && r.storedLate(t) {
+		t.inc.world.walletkit.refresh[s.RefreshToken].overtaken = true
 	}
 }
 
