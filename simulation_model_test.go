@@ -668,7 +668,7 @@ func (w *simulation) checkText(a *actor, err error) {
 // checkEnd demands that an error which says that a session is gone or over is
 // true. w.mu is held.
 func (w *simulation) checkEnd(a *actor, began time.Time, err error) {
-	if err == nil || a.at.dead {
+	if err == nil || a.at.dead || a.at.stood(began) {
 		return
 	}
 	w.checkText(a, err)
