@@ -1,14 +1,18 @@
+//go:build linux
+
 // Package model_test runs the exhaustive checker spin on refresh.pml, the
 // protocol by which processes that share a session take turns to refresh it.
 package model_test
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
 )
 
 func TestProtocolHolds(t *testing.T) {
@@ -46,6 +50,16 @@ func TestEachPieceIsNeeded(t *testing.T) {
 	}
 }
 
+// tools finds what builds and runs a model, or installs it, once for all tests.
+var tools = sync.OnceValue(func() error {
+	for program, debianPackage := range map[string]string{"spin": "spin", "cc": "gcc"} {
+		if _, err := remotetest.Find(program, debianPackage); err != nil {
+			return err
+		}
+	}
+	return nil
+})
+
 var result = regexp.MustCompile(`errors: (\d+)\n\s*(\d+) states, stored`)
 
 // check builds the checker for the model with the options and runs it.
@@ -57,10 +71,8 @@ func check(t *testing.T, options string) (states, errors string) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, tool := range []string{"spin", "cc"} {
-		if _, err := exec.LookPath(tool); err != nil && os.Getenv("CI") == "" {
-			t.Skipf("%v: apt-get install spin gcc", err)
-		}
+	if err := tools(); err != nil {
+		t.Fatal(err)
 	}
 	run(t, dir, "spin", append(append([]string{"-a"}, strings.Fields(options)...), model)...)
 	run(t, dir, "cc", "-w", "-O2", "-DSAFETY", "-DCOLLAPSE", "-o", "pan", "pan.c")
