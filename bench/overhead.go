@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -102,15 +101,6 @@ func (b *bout) measure(n int) {
 var began = time.Now()
 
 func clockTime() time.Duration { return time.Since(began) }
-
-// processorTime is what this process has had of all processors.
-func processorTime() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		panic(err) // it has no reason to fail
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
 
 // measureOverhead measures all peers under each load, n requests a round.
 func measureOverhead(loads []load, rounds, n int) ([]overhead, error) {

@@ -7,12 +7,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -139,24 +136,6 @@ func findPostgres() (string, error) {
 		return program, nil
 	}
 	return "", errAbsent{"postgres"}
-}
-
-// ownedFolder makes a folder for PostgreSQL, which refuses to run as root, and
-// says as whom to run it instead.
-func ownedFolder(folder string) (*syscall.SysProcAttr, error) {
-	if err := os.Mkdir(folder, 0o700); err != nil || os.Geteuid() != 0 {
-		return nil, err
-	}
-	postgres, err := user.Lookup("postgres")
-	if err != nil {
-		return nil, err
-	}
-	uid, err := strconv.Atoi(postgres.Uid)
-	if err != nil {
-		return nil, err
-	}
-	as := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
-	return as, errors.Join(os.Chown(folder, uid, uid), os.Chmod(filepath.Dir(folder), 0o711))
 }
 
 func migrate(url string) error {

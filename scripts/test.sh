@@ -7,7 +7,6 @@ set -eu
 cd "$(dirname "$0")/.."
 
 min_coverage=95       # percent of the root package's statements, by its own tests
-only_here="./bench"   # modules that promise nothing about other systems, space between
 
 # A number of executions for each target, since a duration makes Go 1.26 fail
 # now and then (go.dev/issue/75804); and a bound on making inputs small, which
@@ -66,13 +65,8 @@ check() {
 	fi
 	step "$module: gofmt" formatted
 	step "$module: go vet" in_module go vet ./...
-	case " $only_here " in
-	*" $module "*) ;;
-	*)
-		step "$module: go vet for Windows" in_module env GOOS=windows go vet ./...
-		step "$module: go vet for macOS" in_module env GOOS=darwin go vet ./...
-		;;
-	esac
+	step "$module: go vet for Windows" in_module env GOOS=windows go vet ./...
+	step "$module: go vet for macOS" in_module env GOOS=darwin go vet ./...
 	step "$module: staticcheck" in_module "$work/staticcheck" ./...
 	if [ "$module" = . ]; then
 		step "$module: tests" in_module go test -race -cover ./...
