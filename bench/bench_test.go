@@ -121,7 +121,10 @@ func TestAnOutageIsCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range results { // on a busy machine a request may slip into the next phase
-		if r.Expired.Failed == 0 || r.Expired.Calls == 0 || r.Back.Failed == r.Back.Requests {
+		if r.Expired.Failed == 0 || r.Expired.Calls == 0 {
+			t.Errorf("%s: %+v", r.Peer, r)
+		}
+		if r.Peer != ours.name && r.Back.Failed == r.Back.Requests { // ours may be waiting to try again, longer than this lasts
 			t.Errorf("%s: %+v", r.Peer, r)
 		}
 		if r.Peer == ours.name && (r.Valid.Failed > r.Valid.Requests/4 || r.Expired.Calls > r.Expired.Requests/2) {
