@@ -18,6 +18,13 @@ measures="./bench"
 # may otherwise take a minute.
 fuzz_flags="-fuzztime 5000x -fuzzminimizetime 100x"
 
+# Modules whose tests mostly wait, for processes, servers and locks. They are
+# checked beside the others, in a lane of their own.
+waiting="./examples/fleet ./filestore ./keyring ./pgxstore ./redisstore"
+
+# What tests start. They install it themselves, but two lanes must not at once.
+packages="dbus gnome-keyring pgbouncer postgresql redis-server spin"
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
@@ -26,9 +33,15 @@ started=$(date +%s)
 
 main() {
 	require_tools
-	for module in $(modules); do
-		check "$module"
-	done
+	# shellcheck disable=SC2046,SC2086 # each word is a module
+	{
+		lane 1 $(computing) & first=$!
+		lane 2 $waiting & second=$!
+	}
+	failed=
+	wait $first || failed=yes
+	wait $second || failed=yes
+	[ -z "$failed" ] || exit 1
 	fuzz
 	printf 'ok    everything, in %d s\n' $(($(date +%s) - started))
 }
@@ -39,11 +52,47 @@ modules() {
 	find . -mindepth 2 -name go.mod -not -path '*/.*' -not -path '*/testdata/*' -exec dirname {} \; | sort
 }
 
+# lane checks modules in turn. It stops at its first failure, or after the
+# module it is at if the other lane has failed.
+lane() {
+	log=$work/log.$1
+	shift
+	for module; do
+		[ ! -e "$work/failed" ] || exit 1
+		check "$module"
+	done
+}
+
+computing() {
+	for module in $(modules); do
+		case " $waiting " in
+		*" $module "*) ;;
+		*) echo "$module" ;;
+		esac
+	done
+}
+
 require_tools() {
+	install_packages
 	if ! command -v "$(go env CC)" >/dev/null; then
 		install_compiler
 	fi
 	step tools build_staticcheck
+}
+
+install_packages() {
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		return # the tests say what they miss
+	fi
+	for package in $packages; do
+		dpkg -s "$package" >/dev/null 2>&1 || missing="${missing-} $package"
+	done
+	if [ -n "${missing-}" ]; then
+		echo "      installing what tests start:$missing"
+		step "apt-get update" apt-get update
+		# shellcheck disable=SC2086 # each word is a package
+		step "apt-get install" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
+	fi
 }
 
 # The race detector links with cgo, which a machine with Go alone lacks.
@@ -128,6 +177,7 @@ step() {
 	if "$@" >"$log" 2>&1 </dev/null; then
 		return
 	fi
+	: >"$work/failed"
 	cat "$log"
 	echo "FAIL  $name"
 	exit 1
