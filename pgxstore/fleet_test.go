@@ -21,12 +21,12 @@ func TestFleet(t *testing.T) {
 
 func TestFleetWhilePostgresIsRestarted(t *testing.T) {
 	s := ownServer(t)
-	remotetest.Fleet(t, open, place(t, s.url), 0, func(t *testing.T, _ *remotetest.Members) {
+	remotetest.Fleet(t, open, place(t, s.URL()), 0, func(t *testing.T, _ *remotetest.Members) {
 		for range 2 {
 			<-time.After(3500 * time.Millisecond)
-			s.stop()
+			s.Crash()
 			<-time.After(500 * time.Millisecond)
-			if err := s.start(); err != nil {
+			if err := s.Start(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -6,10 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,72 +50,12 @@ var sharedURL = sync.OnceValues(func() (string, error) {
 	if url := os.Getenv(urlEnv); url != "" {
 		return url, nil
 	}
-	s, err := newServer()
+	p, err := remotetest.NewPostgres()
 	if err != nil {
 		return "", err
 	}
-	return s.url, s.start()
+	return p.URL(), p.Start()
 })
-
-// server is a PostgreSQL on a socket of its own.
-type server struct {
-	program, folder, url string
-	uid                  uint32
-	service              *remotetest.Service
-}
-
-// newServer makes the files of a database. They belong to the user postgres if
-// the test runs as root, whom PostgreSQL refuses.
-func newServer() (*server, error) {
-	const debian = "/usr/lib/postgresql/*/bin"
-	program, err := remotetest.Find("postgres", "postgresql", debian)
-	if err != nil {
-		return nil, err
-	}
-	s := &server{program: program}
-	if s.folder, s.uid, err = ownedFolder(); err != nil {
-		return nil, err
-	}
-	s.url = fmt.Sprintf("host=%s user=postgres dbname=postgres sslmode=disable", s.folder)
-	initdb := exec.Command(filepath.Join(filepath.Dir(program), "initdb"),
-		"-D", filepath.Join(s.folder, "data"), "-A", "trust", "-U", "postgres", "-N", "-E", "UTF8", "--locale=C")
-	initdb.Dir = s.folder
-	if s.uid != 0 {
-		initdb.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: s.uid, Gid: s.uid}}
-	}
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
-	}
-	return s, nil
-}
-
-// ownedFolder makes a folder for a server that refuses to run as root, and
-// says as whom to run it; 0: as who runs the test.
-func ownedFolder() (folder string, uid uint32, err error) {
-	if folder, err = remotetest.Folder(); err != nil || os.Geteuid() != 0 {
-		return folder, 0, err
-	}
-	postgres, err := user.Lookup("postgres")
-	if err != nil {
-		return "", 0, err
-	}
-	id, err := strconv.Atoi(postgres.Uid)
-	if err != nil {
-		return "", 0, err
-	}
-	return folder, uint32(id), os.Chown(folder, id, id)
-}
-
-// start starts it with what it held before.
-func (s *server) start() (err error) {
-	s.service, err = remotetest.StartService(s.uid, func() error { return ping(s.url) },
-		s.program, "-D", filepath.Join(s.folder, "data"), "-k", s.folder,
-		"-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300")
-	return err
-}
-
-// stop stops it as a crash would: what was under way is lost.
-func (s *server) stop() { s.service.Stop(syscall.SIGQUIT) }
 
 func ping(url string) error {
 	conn, err := pgx.Connect(context.Background(), url)
@@ -130,31 +67,28 @@ func ping(url string) error {
 }
 
 // ownServer is a PostgreSQL for one test, which may stop it.
-func ownServer(t *testing.T) *server {
+func ownServer(t *testing.T) *remotetest.Postgres {
 	t.Helper()
-	s, err := newServer()
-	if err != nil && os.Getenv(urlEnv) != "" {
-		t.Skipf("the PostgreSQL of %s is not the test's to stop, and there is no other: %v", urlEnv, err)
-	}
+	p, err := remotetest.NewPostgres()
 	if err == nil {
-		err = s.start()
+		err = p.Start()
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.stop)
-	return s
+	t.Cleanup(p.Crash)
+	return p
 }
 
-// bouncer starts a PgBouncer in transaction mode in front of the PostgreSQL at
-// folder and returns its URL.
-func bouncer(t *testing.T, s *server) string {
+// bouncer starts a PgBouncer in transaction mode in front of p and returns its
+// URL.
+func bouncer(t *testing.T, p *remotetest.Postgres) string {
 	t.Helper()
 	program, err := remotetest.Find("pgbouncer", "pgbouncer", "/usr/sbin")
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, uid, err := ownedFolder()
+	folder, uid, err := remotetest.OwnedFolder()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +103,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = 5
 max_client_conn = 200
-`, s.folder, folder)
+`, p.Folder, folder)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -115,10 +115,10 @@ func TestLoginIsSeenAtOnce(t *testing.T) {
 
 func TestOutage(t *testing.T) {
 	server := ownServer(t)
-	s := openStore(t, place(t, server.url), 4)
+	s := openStore(t, place(t, server.URL()), 4)
 	s.CacheFor = 100 * time.Millisecond
-	remotetest.Outage(t, s, "pgxstore: ", server.stop, func() {
-		if err := server.start(); err != nil {
+	remotetest.Outage(t, s, "pgxstore: ", server.Crash, func() {
+		if err := server.Start(); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -22,12 +22,12 @@ func TestFleet(t *testing.T) {
 
 func TestFleetWhileRedisIsRestarted(t *testing.T) {
 	r := ownServer(t)
-	remotetest.Fleet(t, open, r.url+" fleet:", 0, func(t *testing.T, _ *remotetest.Members) {
+	remotetest.Fleet(t, open, r.URL()+" fleet:", 0, func(t *testing.T, _ *remotetest.Members) {
 		for range 2 {
 			<-time.After(3500 * time.Millisecond)
-			r.service.Stop(syscall.SIGKILL)
+			r.Stop(syscall.SIGKILL)
 			<-time.After(500 * time.Millisecond)
-			if err := r.start("always"); err != nil {
+			if err := r.Start("always"); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -57,64 +55,28 @@ var sharedURL = sync.OnceValues(func() (string, error) {
 	if url := os.Getenv(urlEnv); url != "" {
 		return url, nil
 	}
-	r, err := newServer()
+	r, err := remotetest.NewRedis()
 	if err != nil {
 		return "", err
 	}
-	return r.url, r.start("everysec")
+	return r.URL(), r.Start("everysec")
 })
-
-// server is a Redis on a socket of its own.
-type server struct {
-	program, folder, url string
-	service              *remotetest.Service
-}
-
-func newServer() (*server, error) {
-	program, err := remotetest.Find("redis-server", "redis-server")
-	if err != nil {
-		return nil, err
-	}
-	folder, err := remotetest.Folder()
-	if err != nil {
-		return nil, err
-	}
-	return &server{program: program, folder: folder, url: "unix://" + filepath.Join(folder, "redis.sock")}, nil
-}
-
-// start starts it with what it held before. It loses nothing when it is killed
-// if fsync is "always".
-func (r *server) start(fsync string) (err error) {
-	options, err := redis.ParseURL(r.url)
-	if err != nil {
-		return err
-	}
-	options.MaxRetries = -1
-	client := redis.NewClient(options)
-	defer client.Close()
-	r.service, err = remotetest.StartService(0, func() error { return client.Ping(context.Background()).Err() },
-		r.program, "--port", "0", "--unixsocket", options.Addr, "--dir", r.folder,
-		"--save", "", "--appendonly", "yes", "--appendfsync", fsync)
-	return err
-}
 
 // cluster starts a cluster of one node, for what a cluster refuses: scripts
 // whose keys lie in several slots, for example.
 func cluster(t *testing.T) *redis.ClusterClient {
 	t.Helper()
-	r, err := newServer()
+	r, err := remotetest.NewRedis()
 	if err != nil {
 		t.Fatal(err)
 	}
 	port := freePort(t)
-	node := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + port})
-	defer node.Close()
-	r.service, err = remotetest.StartService(0, func() error { return node.Ping(context.Background()).Err() },
-		r.program, "--bind", "127.0.0.1", "--port", port, "--dir", r.folder, "--save", "", "--cluster-enabled", "yes")
-	if err != nil {
+	if err := r.StartClusterNode(port); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.service.Stop(syscall.SIGKILL) })
+	t.Cleanup(func() { r.Stop(syscall.SIGKILL) })
+	node := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + port})
+	defer node.Close()
 	if err := node.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -138,19 +100,16 @@ func freePort(t *testing.T) string {
 }
 
 // ownServer is a Redis for one test, which may stop it.
-func ownServer(t *testing.T) *server {
+func ownServer(t *testing.T) *remotetest.Redis {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv(urlEnv) != "" {
-		t.Skip("the Redis of " + urlEnv + " is not the test's to stop, and there is no redis-server on the PATH")
-	}
-	r, err := newServer()
+	r, err := remotetest.NewRedis()
 	if err == nil {
-		err = r.start("always")
+		err = r.Start("always")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.service.Stop(syscall.SIGKILL) })
+	t.Cleanup(func() { r.Stop(syscall.SIGKILL) })
 	return r
 }
 

@@ -113,12 +113,12 @@ func TestLoginIsSeenAtOnce(t *testing.T) {
 
 func TestOutage(t *testing.T) {
 	r := ownServer(t)
-	s := openStore(t, r.url+" outage:")
+	s := openStore(t, r.URL()+" outage:")
 	s.CacheFor = 100 * time.Millisecond
 	remotetest.Outage(t, s, "redisstore: ",
-		func() { r.service.Stop(syscall.SIGKILL) },
+		func() { r.Stop(syscall.SIGKILL) },
 		func() {
-			if err := r.start("always"); err != nil {
+			if err := r.Start("always"); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -127,7 +127,7 @@ func TestOutage(t *testing.T) {
 // TestACL: the rights that the README names suffice.
 func TestACL(t *testing.T) {
 	r := ownServer(t)
-	admin := openStore(t, r.url+" any")
+	admin := openStore(t, r.URL()+" any")
 	text, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func TestACL(t *testing.T) {
 	if err := admin.Client.Do(t.Context(), command...).Err(); err != nil {
 		t.Fatal(err)
 	}
-	options, err := redis.ParseURL(r.url)
+	options, err := redis.ParseURL(r.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,11 +181,11 @@ func awaitSubscribers(t *testing.T, client redis.UniversalClient, prefix string,
 // another after CacheFor.
 func TestWithoutPubSub(t *testing.T) {
 	r := ownServer(t)
-	writer := openStore(t, r.url+" deaf:")
+	writer := openStore(t, r.URL()+" deaf:")
 	if err := writer.Client.Do(t.Context(), "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "resetchannels").Err(); err != nil {
 		t.Fatal(err)
 	}
-	options, err := redis.ParseURL(r.url)
+	options, err := redis.ParseURL(r.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +298,7 @@ var many = flag.Int("sessions", 2000, "the number of sessions in TestManySession
 
 func TestManySessions(t *testing.T) {
 	r := ownServer(t)
-	s := openStore(t, r.url+" many:")
+	s := openStore(t, r.URL()+" many:")
 	s.MaxCopies = 3 * *many // so that all are kept
 	remotetest.ManySessions(t, s, *many, func() int { return usedMemory(t, s.Client) })
 }

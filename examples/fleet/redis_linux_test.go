@@ -1,11 +1,9 @@
 package main
 
 import (
-	"path/filepath"
 	"syscall"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 )
 
@@ -17,19 +15,13 @@ func TestAKillCostsNothingInRedisEither(t *testing.T) {
 // newRedis starts one on a socket of its own.
 func newRedis(t *testing.T) (url string) {
 	t.Helper()
-	program, err := remotetest.Find("redis-server", "redis-server")
+	r, err := remotetest.NewRedisIn(t.TempDir())
+	if err == nil {
+		err = r.Start("everysec")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := t.TempDir()
-	socket := filepath.Join(folder, "redis.sock")
-	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket, MaxRetries: -1})
-	defer client.Close()
-	service, err := remotetest.StartService(0, func() error { return client.Ping(t.Context()).Err() },
-		program, "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { service.Stop(syscall.SIGKILL) })
-	return "unix://" + socket
+	t.Cleanup(func() { r.Stop(syscall.SIGKILL) })
+	return r.URL()
 }

@@ -105,7 +105,8 @@ type tally struct {
 // request sends requests through a Transport over the store until standard
 // input ends.
 func request(store walletauth.TokenStore, o order) error {
-	client := &http.Client{Transport: &walletauth.Transport{Store: store, BaseURL: o.URL}}
+	transport := &walletauth.Transport{Store: store, BaseURL: o.URL}
+	client := &http.Client{Transport: transport}
 	ctx := until(os.Stdin)
 	tick := time.NewTicker(o.Every)
 	defer tick.Stop()
@@ -126,6 +127,11 @@ func request(store walletauth.TokenStore, o order) error {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
+	}
+	// Who ended in the middle of a refresh would leave its lease behind, and the
+	// others' last requests would wait for the end of that.
+	if err := transport.Shutdown(context.Background()); err != nil {
+		return err
 	}
 	return say(t)
 }
