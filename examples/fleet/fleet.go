@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/examples/internal/screen"
 	"github.com/walletauth/walletauth/walletauthtest"
 )
 
@@ -34,14 +35,14 @@ type fleet struct {
 	closeStore func()
 	users      []user
 	replicas   []*replica
-	screen     *screen
+	screen     *screen.Screen
 	began      time.Time // the first login
 }
 
 type user struct{ id, sessionID string }
 
 // newFleet starts the stand-in and logs everybody in. No replica runs yet.
-func newFleet(ctx context.Context, o options, screen *screen) (*fleet, error) {
+func newFleet(ctx context.Context, o options, shown *screen.Screen) (*fleet, error) {
 	place, err := newPlace(o.redis)
 	if err != nil {
 		return nil, err
@@ -50,7 +51,7 @@ func newFleet(ctx context.Context, o options, screen *screen) (*fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fleet{place: place, store: store, closeStore: closeStore, screen: screen, began: time.Now()}
+	f := &fleet{place: place, store: store, closeStore: closeStore, screen: shown, began: time.Now()}
 	f.srv = walletauthtest.NewServer(walletauthtest.Config{ProjectID: project, AccessTokenTTL: lifetime})
 	for n := range 3 {
 		f.replicas = append(f.replicas, &replica{number: n + 1})
@@ -93,7 +94,7 @@ func (f *fleet) run(ctx context.Context, duration time.Duration) error {
 	defer cancel()
 	f.say("%d users, their sessions %s", len(f.users), f.place.where())
 	var shown sync.WaitGroup
-	shown.Go(func() { f.showProgress(ctx) })
+	shown.Go(func() { f.screen.ShowProgress(ctx, f.progress) })
 	err := f.live(ctx, duration)
 	if err != nil {
 		cancel() // the rest would show nothing
@@ -102,7 +103,7 @@ func (f *fleet) run(ctx context.Context, duration time.Duration) error {
 	shown.Wait()
 	err = errors.Join(err, f.stop())
 	o := f.outcome()
-	f.screen.finish(o.String())
+	f.screen.Finish(o.String())
 	return errors.Join(err, o.failure())
 }
 
@@ -188,13 +189,7 @@ func (f *fleet) stop() error {
 
 // say prints a line with the time.
 func (f *fleet) say(format string, args ...any) {
-	f.screen.line(time.Now().Format("15:04:05.000") + "  " + fmt.Sprintf(format, args...))
-}
-
-func (f *fleet) showProgress(ctx context.Context) {
-	for sleep(ctx, f.screen.pace()) {
-		f.screen.progress(f.progress())
-	}
+	f.screen.Say(fmt.Sprintf(format, args...))
 }
 
 func (f *fleet) progress() string {

@@ -19,6 +19,8 @@ import (
 	"os"
 	"os/signal"
 	"time"
+
+	"github.com/walletauth/walletauth/examples/internal/screen"
 )
 
 func main() {
@@ -40,7 +42,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var f *fleet
 	if err == nil {
-		f, err = newFleet(ctx, o, newScreen(stdout))
+		f, err = newFleet(ctx, o, screen.New(stdout))
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "fleet:", err)

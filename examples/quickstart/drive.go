@@ -10,21 +10,22 @@ import (
 	"time"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/examples/internal/screen"
 )
 
 // driver is a run: workers that call the API through one client.
 type driver struct {
 	*target
 	client *http.Client
-	screen *screen
+	screen *screen.Screen
 	tally  tally
 
 	refreshed chan struct{} // for disturb; holds at most one
 }
 
 // drive runs target for a while and returns the exit status.
-func drive(ctx context.Context, target *target, duration time.Duration, screen *screen, stderr io.Writer) int {
-	d := &driver{target: target, screen: screen, refreshed: make(chan struct{}, 1)}
+func drive(ctx context.Context, target *target, duration time.Duration, shown *screen.Screen, stderr io.Writer) int {
+	d := &driver{target: target, screen: shown, refreshed: make(chan struct{}, 1)}
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConnsPerHost = target.workers
 	transport := target.transport(meter{base}, d.onEvent)
@@ -33,7 +34,7 @@ func drive(ctx context.Context, target *target, duration time.Duration, screen *
 
 	d.run(ctx, duration)
 	err := shutdown(ctx, transport)
-	screen.finish(d.tally.table())
+	shown.Finish(d.tally.table())
 	if err != nil {
 		fmt.Fprintln(stderr, "quickstart:", err)
 	}
@@ -53,9 +54,9 @@ func (d *driver) run(ctx context.Context, duration time.Duration) {
 		all.Go(func() { d.work(ctx) })
 	}
 	if d.disturb != nil {
-		all.Go(func() { d.disturb(ctx, d.refreshed, d.say) })
+		all.Go(func() { d.disturb(ctx, d.refreshed, d.screen.Say) })
 	}
-	all.Go(func() { d.showProgress(ctx) })
+	all.Go(func() { d.screen.ShowProgress(ctx, d.tally.progress) })
 	all.Wait()
 }
 
@@ -74,7 +75,7 @@ func (d *driver) work(ctx context.Context) {
 			method, body = http.MethodPost, `{"network":"Ethereum","name":"quickstart","control_mode":"developer"}`
 		}
 		if err := d.call(ctx, method, body); err != nil && d.tally.failures() <= 10 {
-			d.say(fmt.Sprintf("%s /wallets failed: %v", method, err))
+			d.screen.Say(fmt.Sprintf("%s /wallets failed: %v", method, err))
 		}
 		sleep(ctx, d.pause)
 	}
@@ -118,7 +119,7 @@ func readAll(resp *http.Response) error {
 // onEvent counts what the transport reports and shows it.
 func (d *driver) onEvent(_ context.Context, e walletauth.Event) {
 	d.tally.event(e.Type)
-	d.say(describe(e))
+	d.screen.Say(describe(e))
 	if e.Type == walletauth.RefreshSucceeded {
 		select {
 		case d.refreshed <- struct{}{}:
@@ -143,15 +144,4 @@ func describe(e walletauth.Event) string {
 		notes = append(notes, e.Err.Error())
 	}
 	return strings.TrimSpace(fmt.Sprintf("%-18s  %s", e.Type, strings.Join(notes, ", ")))
-}
-
-// say prints a line with the time.
-func (d *driver) say(text string) {
-	d.screen.line(time.Now().Format("15:04:05.000") + "  " + text)
-}
-
-func (d *driver) showProgress(ctx context.Context) {
-	for sleep(ctx, d.screen.pace()) {
-		d.screen.progress(d.tally.progress())
-	}
 }

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/examples/internal/screen"
 )
 
 func main() {
@@ -50,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	defer target.close()
-	return drive(ctx, target, o.duration, newScreen(stdout), stderr)
+	return drive(ctx, target, o.duration, screen.New(stdout), stderr)
 }
 
 const usage = `usage: quickstart [-for TIME] [-session FILE [-base-url URL] [-project ID] [-write]]

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/examples/internal/screen"
 	"github.com/walletauth/walletauth/walletauthtest"
 )
 
@@ -151,7 +152,7 @@ func TestASessionThatCannotBeSavedIsExitStatus1(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	target := &target{baseURL: srv.URL, store: file.store(), workers: 1, pause: time.Second}
-	if status := drive(ctx, target, time.Second, newScreen(&stdout), &stderr); status != 1 {
+	if status := drive(ctx, target, time.Second, screen.New(&stdout), &stderr); status != 1 {
 		t.Errorf("status %d", status)
 	}
 	if !strings.Contains(stderr.String(), "could not be stored") || strings.Contains(stderr.String(), "walletauth: walletauth") {
@@ -238,23 +239,6 @@ func TestHelpIsNoError(t *testing.T) {
 	t.Parallel()
 	if status, stdout, _ := start(t, "-h"); status != 0 || !strings.HasPrefix(stdout, "usage: ") {
 		t.Errorf("status %d", status)
-	}
-}
-
-func TestProgressStaysInItsPlaceOnATerminal(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	s := &screen{out: &out, live: true}
-	s.progress("1 request")
-	s.line("refresh began")
-	s.progress("2 requests")
-	s.finish("table\n")
-	const want = clearLine + "1 request" +
-		clearLine + "refresh began\n" + "1 request" +
-		clearLine + "2 requests" +
-		clearLine + "\ntable\n"
-	if out.String() != want {
-		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }
 
