@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strings"
 )
 
 // captureLogin saves the session that resp carries before the caller sees it.
@@ -26,20 +27,30 @@ func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.
 // readLogin returns the session in the body of a login's answer, nil if there
 // is none: then the answer is the caller's business alone.
 func readLogin(h http.Header, body []byte) *Session {
-	if h.Get("Content-Encoding") == "gzip" { // the caller asked for it, or net/http had unpacked it
-		r, err := gzip.NewReader(bytes.NewReader(body))
-		if err != nil {
-			return nil
-		}
-		if body, err = io.ReadAll(io.LimitReader(r, maxReply)); err != nil {
-			return nil
-		}
+	if strings.EqualFold(h.Get("Content-Encoding"), "gzip") { // the caller asked for it, or net/http had unpacked it
+		body = unpacked(body)
+	}
+	if len(body) >= maxReply {
+		return nil // it is cut off there, and what is missing might belong to it
 	}
 	s, err := decodeSession(body)
 	if err != nil {
 		return nil
 	}
 	return s
+}
+
+// unpacked returns nil, which is no session, for what is not gzip or too large.
+func unpacked(packed []byte) []byte {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil || len(packed) >= maxReply {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r, maxReply))
+	if err != nil {
+		return nil
+	}
+	return body
 }
 
 // olderThan is the outdated of a login of which it is not known what it

@@ -139,6 +139,8 @@ func TestAnswersWithoutACompleteSessionPassUncaptured(t *testing.T) {
 		"a refusal":                  {Status: 400, Body: text(whole)},
 		"a redirect":                 {Status: 304, Header: http.Header{"Etag": {"x"}}},
 		"more than 1 MiB":            {Body: text(&padded)},
+		"a session, and 1 MiB more":  {Body: text(whole) + strings.Repeat(" ", 1<<20)},
+		"gzip of more than 1 MiB":    {Body: gzipped(text(whole) + strings.Repeat(" ", 1<<20)), Header: http.Header{"Content-Encoding": {"gzip"}}},
 		"gzip that is none":          {Body: text(whole), Header: http.Header{"Content-Encoding": {"gzip"}}},
 		"gzip that breaks off":       {Body: gzipped(text(whole))[:40], Header: http.Header{"Content-Encoding": {"gzip"}}},
 		"an encoding nobody unpacks": {Body: "\x0b\x02\x80", Header: http.Header{"Content-Encoding": {"br"}}},
@@ -165,16 +167,18 @@ func gzipped(text string) string {
 }
 
 func TestCompressedLoginIsStoredAndPassesCompressed(t *testing.T) {
-	w := newCapture(t)
-	text, _ := json.Marshal(w.Login("user-2"))
-	body := gzipped(string(text))
-	w.Fail(walletauthtest.LoginAnonymously, 1, walletauthtest.Fault{Body: body, Header: http.Header{"Content-Encoding": {"gzip"}}})
-	resp, got := w.post(t, "/users/login-anonymously", "{}")
-	if got != body || resp.Header.Get("Content-Encoding") != "gzip" {
-		t.Error("the answer was changed")
-	}
-	if s := w.stored(t, ""); s == nil || s.UserID != "user-2" {
-		t.Errorf("stored %v", s)
+	for _, coding := range []string{"gzip", "GZIP"} { // in any case: RFC 9110, section 8.4.1
+		w := newCapture(t)
+		text, _ := json.Marshal(w.Login("user-2"))
+		body := gzipped(string(text))
+		w.Fail(walletauthtest.LoginAnonymously, 1, walletauthtest.Fault{Body: body, Header: http.Header{"Content-Encoding": {coding}}})
+		resp, got := w.post(t, "/users/login-anonymously", "{}")
+		if got != body || resp.Header.Get("Content-Encoding") != coding {
+			t.Errorf("%s: the answer was changed", coding)
+		}
+		if s := w.stored(t, ""); s == nil || s.UserID != "user-2" {
+			t.Errorf("%s: stored %v", coding, s)
+		}
 	}
 }
 

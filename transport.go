@@ -82,8 +82,8 @@ type Transport struct {
 	// CaptureLogin saves the sessions that come by: a 2xx answer of
 	// /users/login-anonymously, /users/verify-login or /users/refresh-token
 	// is stored under the request's key before the caller sees it, and a 2xx
-	// of /users/logout deletes the session it was for. Answers longer than
-	// 1 MiB or without a complete session pass uncaptured.
+	// of /users/logout deletes the session it was for. Answers of 1 MiB or more
+	// or without a complete session pass uncaptured.
 	//
 	// It is off by default because it trusts the key: a server that logs in
 	// many users without telling them apart by keys would hand each one the
