@@ -8,14 +8,16 @@ import (
 	"time"
 )
 
-// Clock is where a [Transport] reads the time. *Clock and *Mock of
-// github.com/benbjohnson/clock are Clocks, and so are those of
-// jonboulle/clockwork and k8s.io/utils/clock. It must be safe for concurrent
-// use.
+// Clock is where a [Transport] reads the time and waits for it. The Clock and
+// the *Mock of github.com/benbjohnson/clock are Clocks as they are, and so are
+// the clocks of github.com/jonboulle/clockwork and k8s.io/utils/clock.
+//
+// Implementations must be safe for concurrent use.
 type Clock interface {
-	// Now returns the time.
+	// Now returns the time, as time.Now does.
 	Now() time.Time
-	// After returns a channel that gets the time once d has passed.
+	// After returns a channel that gets the time once d has passed, as
+	// time.After does. Nobody may be there to receive it.
 	After(d time.Duration) <-chan time.Time
 }
 

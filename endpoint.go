@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// The addresses of WalletKit.
+// The addresses of WalletKit's API, from its documentation, for
+// [Transport.BaseURL].
 const (
 	Testnet = "https://testnet.walletkit.com" // test networks; the default
 	Mainnet = "https://mainnet.walletkit.com" // real assets

@@ -14,28 +14,31 @@ import (
 
 var (
 	// ErrNoSession means that the store holds no session for the key: log in.
-	// Stores wrap it; look for it with [errors.Is].
+	// Errors of stores and of the Transport wrap it: use errors.Is.
 	ErrNoSession = errors.New("walletauth: no session for this key: log in")
 
 	// ErrSessionExpired means that the session is over and no refresh will
-	// bring it back: log in again. Look for it with [errors.Is].
+	// bring it back: log in again. Errors wrap it, most of them a
+	// RefreshError that says why: use errors.Is.
 	ErrSessionExpired = errors.New("walletauth: the session is over: log in again")
 )
 
-// RefreshError is a refresh that did not yield a session.
+// RefreshError is a refresh that did not yield a session. Find it by
+// [errors.As], as a *RefreshError.
 //
 // errors.Is(err, [ErrSessionExpired]) tells that the session is over. Any
 // other RefreshError may pass: the stored session is kept, and trying later
 // may help.
 //
 // A [Refresher] of your own returns one to be understood: StatusCode 0, 408,
-// 429 and 5xx are retried, and ErrSessionExpired in Err ends the session.
+// 429 and 5xx are tried again, no sooner than RetryAfter, and
+// ErrSessionExpired in Err ends the session.
 type RefreshError struct {
 	// StatusCode is the HTTP status of the reply, 0 if there was none.
 	StatusCode int
 	// Code and Message are the fields "code" and "error" of WalletKit's
-	// ErrorResponse, empty if the reply was something else. Message is cut
-	// after 200 bytes.
+	// ErrorResponse, empty if the reply was something else. Each is cut after
+	// 200 bytes, and a token in it is replaced by [redacted].
 	Code, Message string
 	// RetryAfter is how long the server asked to be left alone, 0 if it did
 	// not ask (RFC 9110, section 10.2.3).
@@ -71,7 +74,7 @@ func (e *RefreshError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns Err.
+// Unwrap returns Err, nil if there is none.
 func (e *RefreshError) Unwrap() error { return e.Err }
 
 // crash is a panic or Goexit in somebody else's code.

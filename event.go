@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// EventType says what an [Event] reports.
+// EventType says what an [Event] reports. It is also the text that [LogEvents]
+// writes.
 type EventType string
 
 // The things worth knowing. A request that finds its token fresh makes no
@@ -14,19 +15,21 @@ type EventType string
 const (
 	// RefreshBegan: a refresh is about to be sent; Reason says why.
 	RefreshBegan EventType = "refresh began"
-	// RefreshSucceeded: the server answered with a new session. Duration and
-	// Attempts count from RefreshBegan.
+	// RefreshSucceeded: the server answered with a new session. If storing it
+	// failed, SaveFailed follows.
 	RefreshSucceeded EventType = "refresh succeeded"
-	// RefreshFailed: no new session; Err says why. The session is kept.
+	// RefreshFailed: no new session; Err says why. The session is kept, and
+	// trying later may help. Attempts is 0 if the store did not let it be sent.
 	RefreshFailed EventType = "refresh failed"
 	// SessionAdopted: no refresh was sent, since the store held a newer
 	// session by then: another process, another Transport or an earlier
 	// refresh of this one had put it there.
 	SessionAdopted EventType = "session adopted"
-	// SessionOver: the session has ended; Err wraps ErrSessionExpired.
+	// SessionOver: the session has ended; Err wraps ErrSessionExpired. It
+	// comes once for a refresh token, in each Transport that meets the end.
 	SessionOver EventType = "session over"
 	// RequestReplayed: a request that got a 401 was sent again with a newer
-	// token and got another answer.
+	// token and got an answer that is no 401.
 	RequestReplayed EventType = "request replayed"
 	// SaveFailed: a new session, or a logout, could not be stored; Err says
 	// why. It is kept in memory and tried again.
@@ -35,27 +38,28 @@ const (
 	SavedLater EventType = "saved later"
 )
 
-// Reason says why a refresh began.
+// Reason says why a refresh began. The empty Reason means that the event is
+// not part of a refresh.
 type Reason string
 
 // The reasons for a refresh.
 const (
-	Expiring Reason = "expiring" // the access token is near its end
-	Expired  Reason = "expired"  // the access token is past its end
+	Expiring Reason = "expiring" // the access token is near its expiry
+	Expired  Reason = "expired"  // the access token is past its expiry
 	Rejected Reason = "rejected" // the API answered 401
 )
 
 // Event is one thing worth knowing about a session. It holds no token. Fields
 // that do not apply to its Type are zero.
 type Event struct {
-	Type      EventType
+	Type      EventType     // what happened
 	Reason    Reason        // why the refresh began that the event is part of
-	Key       string        // whose session, as Transport.Key gave it
+	Key       string        // whose session, as Transport.Key or WithKey gave it
 	SessionID string        // the session that is current after the event
-	UserID    string        // its user
-	Duration  time.Duration // from the start of the refresh to its end
-	Attempts  int           // refreshes sent, retries included
-	Err       error         // what went wrong
+	UserID    string        // its user, by WalletKit's id
+	Duration  time.Duration // since RefreshBegan: retries, pauses and saving included
+	Attempts  int           // refreshes sent since RefreshBegan, retries included
+	Err       error         // of RefreshFailed, SessionOver and SaveFailed
 }
 
 // eventOf is an event about s, which may be nil.
@@ -67,7 +71,8 @@ func eventOf(what EventType, key string, s *Session, err error) Event {
 	return e
 }
 
-// LogValue is the event for package slog: a group of the fields that apply.
+// LogValue is the event for package slog: a group of the attributes that
+// [LogEvents] writes, without those that are zero.
 func (e Event) LogValue() slog.Value { return slog.GroupValue(e.attrs()...) }
 
 func (e Event) attrs() []slog.Attr {
@@ -101,9 +106,15 @@ func (e Event) level() slog.Level {
 }
 
 // LogEvents returns a function for [Transport.OnEvent] that writes each event
-// to l, or to [slog.Default] if l is nil: message "walletauth", the event's
-// fields as attributes. A session that is over is an error, a failed refresh
-// or save a warning, all else is debug.
+// to l, or to what [slog.Default] is by then if l is nil. It is safe for
+// concurrent use.
+//
+// [SessionOver] is an error, [RefreshFailed] and [SaveFailed] are warnings, and
+// all else is debug. The message is always "walletauth". The attributes are
+// event (the [EventType]), reason, key, session_id, user_id, duration, attempts
+// and error, in this order and without those that are zero. A duration is what
+// the handler makes of it: 1.5s by [slog.TextHandler], a number of nanoseconds
+// by [slog.JSONHandler].
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
 		logger := l

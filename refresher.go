@@ -20,12 +20,20 @@ import (
 // posts to BaseURL/users/refresh-token; replace it where refreshes go another
 // way, through a backend of your own for example.
 //
-// Refresh is called at most once at a time per key, inside of the store's
-// exclusion, and several times if it fails in a way that may pass: see
-// [RefreshError]. It must not change s, must return a new Session, and must be
-// safe for concurrent use. ctx ends after Transport.RefreshTimeout and carries
-// the values of the request that caused the refresh.
+// Implementations must be safe for concurrent use.
 type Refresher interface {
+	// Refresh returns a new Session for s, which it must not change: complete,
+	// of the same user and project, with an access token that has not
+	// expired. Anything else is refused.
+	//
+	// It is called at most once at a time per key, inside of the store's
+	// exclusion. ctx ends after Transport.RefreshTimeout and carries the
+	// values of the request that caused the refresh.
+	//
+	// An error that wraps ErrSessionExpired ends the session. A RefreshError
+	// with StatusCode 0, 408, 429 or 5xx, a net.Error, io.EOF and
+	// io.ErrUnexpectedEOF are tried again within RefreshTimeout. Any other
+	// fails this refresh, and the key is left alone for a while.
 	Refresh(ctx context.Context, s *Session) (*Session, error)
 }
 

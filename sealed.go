@@ -61,9 +61,10 @@ type sealingKey struct {
 //
 // What is sealed for one session key opens for no other, so a row or file that
 // was copied to another user's name is refused. Each session key has an
-// encryption key of its own, derived by HKDF, so that the limit of 2^32
-// messages that random nonces set is one for each user and out of reach.
-// What an attacker may still do is put an older session of the same key back.
+// encryption key of its own, derived by HKDF (RFC 5869), so that the limit of
+// 2^32 messages that random nonces set (NIST SP 800-38D, section 8.3) is one
+// for each user and out of reach. What an attacker may still do is put an older
+// session of the same key back.
 //
 // NewSealedCodec fails if there is no key, if one is not 32 bytes long and if
 // one is given twice. Encode refuses a nil or incomplete session. Decode

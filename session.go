@@ -14,6 +14,11 @@ import (
 // token that lives minutes and the refresh token that buys the next one. Its
 // JSON is the API's own.
 //
+// The API documents all fields as required, and a Session that lacks one is
+// refused by [Save]. It does not document whether a refresh changes the ID or
+// the refresh token. Lifetimes seen are 5 minutes for an access token and 30
+// days for a refresh token; nothing relies on either.
+//
 // A Session that a [TokenStore] returned is shared: do not change it. Copy it
 // first.
 //
@@ -31,14 +36,18 @@ type Session struct {
 	ProjectID string    `json:"project_id"`
 	UserID    string    `json:"user_id"`
 
+	// The access token goes into the header Authorization, as a bearer. It
+	// expires by the server's clock.
 	AccessToken          string    `json:"access_token"`
 	AccessTokenExpiresAt time.Time `json:"access_token_expires_at"`
 
+	// The refresh token buys the next session, and is taken to work once.
 	RefreshToken          string    `json:"refresh_token"`
 	RefreshTokenExpiresAt time.Time `json:"refresh_token_expires_at"`
 }
 
-// String describes the session without its tokens.
+// String describes the session without its tokens: ids, and when the tokens
+// expire.
 func (s Session) String() string {
 	return fmt.Sprintf("walletauth.Session{ID:%q UserID:%q ProjectID:%q AccessToken:[redacted] AccessTokenExpiresAt:%s RefreshToken:[redacted] RefreshTokenExpiresAt:%s}",
 		s.ID, s.UserID, s.ProjectID,
@@ -57,7 +66,8 @@ func (s Session) Format(f fmt.State, verb rune) {
 	_, _ = io.WriteString(f, text) // a fmt.State has no way to fail
 }
 
-// LogValue is the session for package slog: a group without the tokens.
+// LogValue is the session for package slog: a group of id, user_id, project_id,
+// access_token_expires_at and refresh_token_expires_at, without the tokens.
 func (s Session) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.String("id", s.ID),

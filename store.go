@@ -14,15 +14,17 @@ import (
 // [github.com/walletauth/walletauth/walletauthtest.TestStore].
 type TokenStore interface {
 	// Load returns the session of key, or an error wrapping ErrNoSession if
-	// there is none. It is called for every request, so it must be fast and
-	// not wait for an Update. The Session is shared: neither the store nor
-	// the caller may change it afterwards.
+	// there is none. Any other error means that this is not known now; the
+	// Transport then goes on with the session that it used last, if it is of
+	// that key and its access token is valid. Load is called for every
+	// request, so it must be fast and not wait for an Update. The Session is
+	// shared: neither the store nor the caller may change it afterwards.
 	Load(ctx context.Context, key string) (*Session, error)
 
 	// Update calls fn with the session of key, nil if there is none, and
 	// stores what fn returns: the same pointer leaves the store as it is, nil
 	// deletes (deleting what is not there is no error), and an error of fn is
-	// returned and changes nothing. ErrNoSession is not an error here.
+	// returned and changes nothing. That there is no session is no error.
 	//
 	// While fn runs, no other Update of that key runs, in this process or in
 	// any other that shares the store; Updates of other keys do run. Waiting
@@ -32,15 +34,20 @@ type TokenStore interface {
 	// anything. What it returns after that is still stored unless somebody
 	// else has stored something meanwhile: the server has rotated the token,
 	// and the new one must not be thrown away.
+	//
+	// Its own errors are that of ctx, and that the store cannot exclude, read
+	// or write. After the last of these either session may be stored.
 	Update(ctx context.Context, key string, fn func(ctx context.Context, current *Session) (*Session, error)) error
 }
 
-// Save stores s as the session of key, after a login. A session that is there
-// is replaced. A refresh of that key that is running is waited for, so that
-// it cannot overwrite s.
+// Save stores a copy of s as the session of key, after a login. The key is any
+// string, "" in a program with one session. A session that is there is
+// replaced. A refresh of that key that is running is waited for, so that it
+// cannot overwrite s; bound the wait by ctx.
 //
-// The errors: s is nil or incomplete (the missing field is named), ctx ended
-// while waiting, or what the store says.
+// The errors: s is nil or incomplete, or has an access token that cannot be sent
+// in a header (the field is named); st is nil; ctx ended while waiting; or what
+// the store says. None holds a token.
 func Save(ctx context.Context, st TokenStore, key string, s *Session) error {
 	if err := s.check(); err != nil {
 		return fmt.Errorf("walletauth: save session: %w", err)
@@ -51,9 +58,10 @@ func Save(ctx context.Context, st TokenStore, key string, s *Session) error {
 
 // Delete removes the session of key, after a logout. That there is none is no
 // error. A refresh of that key that is running is waited for, so that it
-// cannot bring the session back.
+// cannot bring the session back; bound the wait by ctx. WalletKit is not told:
+// that is POST /users/logout.
 //
-// The errors: ctx ended while waiting, or what the store says.
+// The errors: st is nil; ctx ended while waiting; or what the store says.
 func Delete(ctx context.Context, st TokenStore, key string) error {
 	return replace(ctx, st, key, nil)
 }
@@ -68,9 +76,10 @@ func replace(ctx context.Context, st TokenStore, key string, s *Session) error {
 
 type contextKey struct{}
 
-// WithKey returns a context whose requests use the session stored under key.
-// It may be any string, a user's id for example. A program with one session
-// needs no key: the empty string is one too.
+// WithKey returns a context whose requests use the session stored under key,
+// unless [Transport.Key] says otherwise. A key may be any string, a user's id
+// for example. A program with one session needs none: the empty string is a key
+// too, and the one of a context without WithKey.
 func WithKey(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, contextKey{}, key)
 }
@@ -83,8 +92,9 @@ func KeyFromContext(ctx context.Context) string {
 }
 
 // MemoryStore is a [TokenStore] in memory, for one process: sessions are lost
-// when it ends. The zero value is ready to use. It must not be copied after
-// first use.
+// when it ends. A session stays until it is replaced or deleted, also after it
+// has expired, and takes some 200 bytes and its strings. The zero value is ready
+// to use. It is safe for concurrent use, and must not be copied after first use.
 type MemoryStore struct {
 	updates keyedMutex
 
@@ -94,8 +104,8 @@ type MemoryStore struct {
 
 var _ TokenStore = (*MemoryStore)(nil)
 
-// Load returns the session of key or [ErrNoSession]. It does not wait for an
-// Update and ignores ctx.
+// Load returns the session of key, which is shared, or [ErrNoSession]. It does
+// not wait for an Update and ignores ctx.
 func (m *MemoryStore) Load(_ context.Context, key string) (*Session, error) {
 	m.mu.RLock()
 	s := m.sessions[key]
@@ -136,17 +146,18 @@ func (m *MemoryStore) put(key string, s *Session) {
 	m.sessions[key] = s
 }
 
-// FuncStore is a [TokenStore] over what a program already has, a table or a
-// cookie for example, for one process: exclusion between Updates is kept in
-// memory. Where several processes share the sessions, use a store that knows
-// how to exclude them. Both functions are required and are called
-// concurrently. It must not be copied after first use.
+// FuncStore is a [TokenStore] over what a program already has, a table for
+// example, for one process: exclusion between Updates is kept in memory. Where
+// several processes share the sessions, use a store that knows how to exclude
+// them. Both functions are required and are called concurrently. A FuncStore is
+// safe for concurrent use, and must not be copied after first use.
 type FuncStore struct {
-	// LoadFunc returns the session of key, or an error wrapping ErrNoSession.
-	// It is called for every request, and must not change a Session that it
-	// returned.
+	// LoadFunc returns the session of key, or an error wrapping ErrNoSession
+	// if there is none. It is called for every request, so it must be fast,
+	// and must not change a Session that it returned.
 	LoadFunc func(ctx context.Context, key string) (*Session, error)
-	// SaveFunc stores s; nil deletes, which is no error if there is nothing.
+	// SaveFunc stores s as the session of key, and must not change it; nil
+	// deletes, which is no error if there is nothing.
 	SaveFunc func(ctx context.Context, key string, s *Session) error
 
 	updates keyedMutex
