@@ -30,12 +30,14 @@ type Transport struct {
 	Store TokenStore
 
 	// ProjectID is sent as X-WalletKit-Project-ID. If empty, the session's
-	// project is sent.
+	// project is sent; then a login, before which there is no session, needs
+	// the header from its caller.
 	ProjectID string
 
 	// BaseURL is the API: Testnet, Mainnet, or the address of a stand-in, with
-	// a path if the API is mounted below one. Only requests to its scheme,
-	// host and port and under its path get a token. If empty, Testnet.
+	// a path if the API is mounted below one, and without user, query and
+	// fragment. Only requests to its scheme, host and port and under its path
+	// get a token. If empty, Testnet.
 	BaseURL string
 
 	// Base sends the requests, and the refreshes too. If nil,
@@ -43,16 +45,16 @@ type Transport struct {
 	Base http.RoundTripper
 
 	// Key says whose session a request uses. If nil, what WithKey put into
-	// the request's context, "" if nothing. It is called with the caller's
-	// request, which it must not change.
+	// the request's context, "" if nothing. It is called concurrently, with
+	// the caller's request, which it must not change.
 	Key func(*http.Request) string
 
 	// Refresher trades a session for a new one. If nil, POST
 	// BaseURL/users/refresh-token through Base.
 	Refresher Refresher
 
-	// TokenSource is sent as X-WalletKit-Token-Source beside a token. If
-	// empty, "walletkit".
+	// TokenSource is sent as X-WalletKit-Token-Source beside a token. The API
+	// documents walletkit, firebase and supabase. If empty, "walletkit".
 	TokenSource string
 
 	// RefreshBefore is how long before its expiry an access token is
@@ -60,8 +62,8 @@ type Transport struct {
 	// lifetime, at most a minute. If negative, no refresh runs ahead. More
 	// than half of the lifetime counts as half.
 	//
-	// It does not affect the last moments before expiry, 10 seconds or a
-	// tenth of the lifetime, in which requests do wait.
+	// It does not affect the last moments before expiry, 10 seconds but at
+	// most a tenth of the lifetime, in which requests do wait.
 	RefreshBefore time.Duration
 
 	// RefreshTimeout bounds one refresh with all its retries, and apart from
@@ -71,19 +73,22 @@ type Transport struct {
 
 	// MaxReplayBytes is how much of a request body is kept so that it can be
 	// sent again after a 401, where the request has no GetBody. If zero,
-	// 64 KiB. If negative, nothing is kept. A longer body is not sent again:
-	// its 401 is returned, and the session is refreshed for the next request.
+	// 64 KiB for each request under way. If negative, nothing is kept. A
+	// longer body is not sent again: its 401 is returned, and the session is
+	// refreshed for the next request.
 	MaxReplayBytes int64
 
 	// AllowHTTP permits a BaseURL with plain http to a host that is not
-	// loopback. Tokens then travel in clear.
+	// loopback: localhost, a name below it, 127.0.0.0/8 or ::1. Tokens then
+	// travel in clear.
 	AllowHTTP bool
 
 	// CaptureLogin saves the sessions that come by: a 2xx answer of
 	// /users/login-anonymously, /users/verify-login or /users/refresh-token
 	// is stored under the request's key before the caller sees it, and a 2xx
 	// of /users/logout deletes the session it was for. Answers of 1 MiB or more
-	// or without a complete session pass uncaptured.
+	// or without a complete session pass uncaptured. What the store does not
+	// take is kept in memory and tried again, see SaveFailed.
 	//
 	// It is off by default because it trusts the key: a server that logs in
 	// many users without telling them apart by keys would hand each one the
@@ -96,11 +101,13 @@ type Transport struct {
 	// of a refresh, and for up to 750 ms before a session is called over.
 	Clock Clock
 
-	// OnEvent is called for each thing worth knowing, LogEvents makes one. It
-	// is called synchronously by what it reports on, so it should return
-	// soon, and must not use the Transport: a refresh that waits for it could
-	// be what it waits for. The context carries the values of the request
-	// that caused the event. It may be called concurrently.
+	// OnEvent is called for each thing worth knowing, LogEvents makes one. If
+	// nil, nobody is told. It is called synchronously by what it reports on,
+	// so it should return soon, and must not use the Transport: a refresh that
+	// waits for it could be what it waits for. The context carries the values
+	// of the request that caused the event, and may have ended. It is called
+	// concurrently. A panic in it is an error of those who wait for the
+	// refresh.
 	OnEvent func(context.Context, Event)
 
 	once   sync.Once // sets what follows
@@ -119,9 +126,12 @@ var _ http.RoundTripper = (*Transport)(nil)
 // The errors, apart from those of Base: a field of t is wrong or missing; the
 // request is for the other of Testnet and Mainnet; [ErrNoSession];
 // [ErrSessionExpired]; a [RefreshError] or the store's error where the token
-// has expired and could not be refreshed; that of the request's context if it
-// ended while waiting; t was shut down. A 401 that no refresh mends is not an
-// error but the response.
+// has expired and could not be refreshed; the store's error where it cannot be
+// read and no valid session is at hand; the session's token or project cannot be
+// sent in a header; that of the request's context if it ended while waiting; t
+// was shut down. A 401 that no refresh mends is not an error but the response.
+// An [http.Client] wraps them in a [net/url.Error]: use [errors.Is] and
+// [errors.As].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := t.ready(); err != nil {
 		return nil, refuse(req, err)
@@ -140,8 +150,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// CloseIdleConnections closes the idle connections of Base, if it has such a
-// method. [http.Client.CloseIdleConnections] calls it.
+// CloseIdleConnections closes the idle connections of Base, those of
+// [http.DefaultTransport] if that is nil; nothing if Base has no such method.
+// [http.Client.CloseIdleConnections] calls it.
 func (t *Transport) CloseIdleConnections() {
 	if base, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		base.CloseIdleConnections()
@@ -152,9 +163,12 @@ func (t *Transport) CloseIdleConnections() {
 // for what no RoundTripper reaches: the handshake of a WebSocket, or a page
 // that gets a token. Whose it is, Key says of a GET request for BaseURL with
 // ctx; by default, what WithKey put into ctx. The result is the caller's own
-// copy.
+// copy. Its access token has not expired by the server's clock, but may be about
+// to, and the API may have revoked it.
 //
-// The errors are those of [Transport.RoundTrip] that concern the session.
+// The errors are those of [Transport.RoundTrip] that concern the session: a
+// field of t is wrong, [ErrNoSession], [ErrSessionExpired], a [RefreshError], the
+// store's, that of ctx if it ended while waiting, t was shut down.
 func (t *Transport) Session(ctx context.Context) (*Session, error) {
 	key, err := t.keyOf(ctx)
 	if err != nil {
@@ -172,9 +186,10 @@ func (t *Transport) Session(ctx context.Context) (*Session, error) {
 // first request after a quiet hour needs no wait. Whose it is, is determined
 // as for [Transport.Session]. It blocks; run it in a goroutine.
 //
-// It returns the error of ctx when that ends, [ErrNoSession] or
-// [ErrSessionExpired] when the session is gone or over, and an error that says
-// so after Shutdown. Failures that may pass it outlives.
+// It returns the error of ctx when that ends; one that wraps [ErrNoSession] or
+// [ErrSessionExpired] when the session is gone or over, at once if nobody is
+// logged in; that a field of t is wrong; and that t was shut down. Failures that
+// may pass it outlives.
 func (t *Transport) KeepAlive(ctx context.Context) error {
 	key, err := t.keyOf(ctx)
 	if err != nil {
@@ -189,8 +204,9 @@ func (t *Transport) KeepAlive(ctx context.Context) error {
 // calls made later, requests included, fail; requests in flight go on, and get
 // their 401 if they meet one.
 //
-// The errors: ctx ended first, or sessions could not be stored, with the
-// store's error. It may be called again then, to try again.
+// The errors: a field of t is wrong; ctx ended first; or sessions could not be
+// stored, with their number and the store's error. It may be called again then,
+// to try again.
 func (t *Transport) Shutdown(ctx context.Context) error {
 	if t.once.Do(t.configure); t.err != nil {
 		return t.err

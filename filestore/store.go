@@ -62,8 +62,8 @@ type cached struct {
 	session *walletauth.Session
 }
 
-// Load returns the session of key. It costs one stat while the file is as it
-// was, waits for nobody and ignores ctx.
+// Load returns the session of key, which is shared. It costs one stat while the
+// file is as it was, waits for nobody and ignores ctx.
 //
 // The errors: one wrapping [walletauth.ErrNoSession] if there is no session;
 // else what is wrong with the folder or the file, naming it and saying how to

@@ -63,7 +63,7 @@ const (
 //
 // Each call of the keyring is given 3 seconds, so that a prompt that nobody
 // answers does not hang the program; Codec returns within 24 seconds at the
-// worst.
+// worst. It is safe for concurrent use, and so is what it returns.
 //
 // The errors: service is not fit; there is no keyring, or it is locked, or did
 // not answer in time; the item in it is not a key of this package; the lock

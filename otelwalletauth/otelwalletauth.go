@@ -1,4 +1,4 @@
-// Package otelwalletauth turns the events of a walletauth.Transport into
+// Package otelwalletauth turns the events of a [walletauth.Transport] into
 // OpenTelemetry metrics and traces.
 //
 //	onEvent, err := otelwalletauth.Instrumentation{}.OnEvent()
@@ -77,7 +77,7 @@ type Instrumentation struct {
 	TracerProvider trace.TracerProvider
 }
 
-// OnEvent returns a function for walletauth.Transport.OnEvent. It may be given
+// OnEvent returns a function for [walletauth.Transport.OnEvent]. It may be given
 // to any number of Transports, and is safe for concurrent use.
 //
 // The error is that of the MeterProvider, which refused to make an instrument.
@@ -95,12 +95,12 @@ func (i Instrumentation) OnEvent() (func(context.Context, walletauth.Event), err
 	return r.record, nil
 }
 
-// Tee returns a function for walletauth.Transport.OnEvent that calls each of
+// Tee returns a function for [walletauth.Transport.OnEvent] that calls each of
 // hooks in turn, to log as well as to count, for example:
 //
 //	OnEvent: otelwalletauth.Tee(onEvent, walletauth.LogEvents(nil)),
 //
-// One that is nil is left out.
+// One that is nil is left out. It is safe for concurrent use if the hooks are.
 func Tee(hooks ...func(context.Context, walletauth.Event)) func(context.Context, walletauth.Event) {
 	return func(ctx context.Context, e walletauth.Event) {
 		for _, hook := range hooks {

@@ -12,8 +12,8 @@ import (
 
 // Migrations holds the SQL that makes the table, one file for each step, named
 // in order, in the folder migrations. Programs that use a migration tool run
-// them by it instead of calling Migrate. Every step may be run again. They are
-// written for the default table.
+// them by it instead of calling [Store.Migrate]. Every step may be run again.
+// They are written for the default table, walletauth_sessions.
 //
 //go:embed migrations/*.sql
 var Migrations embed.FS

@@ -2,7 +2,9 @@
 // many processes and many users: a session is refreshed once in all of them.
 //
 //	store := &pgxstore.Store{Pool: pool}
-//	if err := store.Migrate(ctx); err != nil { ... } // makes the table
+//	if err := store.Migrate(ctx); err != nil { // makes the table
+//		return err
+//	}
 //	transport := &walletauth.Transport{Store: store}
 //
 // # What it promises
@@ -90,11 +92,12 @@ var _ walletauth.TokenStore = (*Store)(nil)
 var errNoPool = errors.New("pgxstore: Store.Pool is nil")
 
 // Load returns the session of key, from a local copy if that is known to be
-// current. It does not wait for an Update.
+// current. The Session is shared. Load does not wait for an Update.
 //
 // The errors: one wrapping [walletauth.ErrNoSession]; that Pool is nil; that
 // of ctx; that of the Codec, if it cannot read what is stored; that of
-// PostgreSQL, if there is no copy to answer with.
+// PostgreSQL, once it has lasted for 5 seconds, if there is no copy to answer
+// with.
 func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	if s.Pool == nil {
 		return nil, errNoPool
@@ -104,7 +107,7 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 }
 
 // Update is [walletauth.TokenStore.Update]. The exclusion is a lease: see
-// Store.Lease. While fn runs no connection is held. What fn returns is stored
+// [Store.Lease]. While fn runs no connection is held. What fn returns is stored
 // though ctx has ended meanwhile, and tried again for 15 seconds if PostgreSQL
 // cannot be reached.
 //
@@ -122,8 +125,9 @@ func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Cont
 }
 
 // Close ends the goroutines and the connection that listens, and waits for
-// them. It leaves Pool open. It always returns nil. The store can be used on,
-// as if LISTEN did not work. Without Close they end by themselves: see Store.
+// them. It leaves Pool open. It always returns nil, and may be called twice. The
+// store can be used on, as if LISTEN did not work. Without Close they end by
+// themselves: see [Store].
 func (s *Store) Close() error {
 	if s.Pool != nil {
 		s.once.Do(s.begin)

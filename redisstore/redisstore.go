@@ -92,11 +92,11 @@ var _ walletauth.TokenStore = (*Store)(nil)
 var errNoClient = errors.New("redisstore: Store.Client is nil")
 
 // Load returns the session of key, from a local copy if that is known to be
-// current. It does not wait for an Update.
+// current. The Session is shared. Load does not wait for an Update.
 //
 // The errors: one wrapping [walletauth.ErrNoSession]; that Client is nil; that
 // of ctx; that of the Codec, if it cannot read what is stored; that of Redis,
-// if there is no copy to answer with.
+// once it has lasted for 5 seconds, if there is no copy to answer with.
 func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	if s.Client == nil {
 		return nil, errNoClient
@@ -105,7 +105,7 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 }
 
 // Update is [walletauth.TokenStore.Update]. The exclusion is a lease in Redis:
-// see Store.Lease. While fn runs no connection is held. What fn returns is
+// see [Store.Lease]. While fn runs no connection is held. What fn returns is
 // stored though ctx has ended meanwhile, and tried again for 15 seconds if
 // Redis cannot be reached.
 //
@@ -122,8 +122,9 @@ func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Cont
 }
 
 // Close ends the goroutines and the Pub/Sub connection, and waits for them. It
-// leaves Client open. It always returns nil. The store can be used on, as if Pub/Sub
-// were down. Without Close they end by themselves: see Store.
+// leaves Client open. It always returns nil, and may be called twice. The store
+// can be used on, as if Pub/Sub were down. Without Close they end by themselves:
+// see [Store].
 func (s *Store) Close() error {
 	if s.Client != nil {
 		s.ready().Close()

@@ -46,5 +46,5 @@
 // A [Fault] makes the next requests late, fail or vanish, before they had an
 // effect or after it. The server counts what it saw ([Server.Stats]) and keeps
 // a list of what a correct client never does ([Server.Violations]). With
-// [Config].TB such a violation fails the test.
+// [Config.TB] such a violation fails the test.
 package walletauthtest

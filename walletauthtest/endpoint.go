@@ -12,11 +12,12 @@ import (
 
 // UserHeader names a request header that the API does not know: the id of the
 // user on whose behalf the test sends the request. If it arrives with the
-// bearer of another user, that is a violation and counted as
-// Stats.WrongUser. It finds a client that mixes its users up.
+// bearer of another user, the request is refused with 403, which is a violation
+// and counted as Stats.WrongUser. It finds a client that mixes its users up.
 const UserHeader = "Walletauthtest-User"
 
-// The endpoints, in the form that [Server.Fail] and [Server.Requests] take.
+// The endpoints that the server knows, as WalletKit's API documents them, in the
+// form that [Server.Fail] and [Server.Requests] take.
 const (
 	LoginAnonymously             = "POST /users/login-anonymously"
 	LoginWithEmail               = "POST /users/login-with-email"

@@ -41,8 +41,8 @@ type Fault struct {
 	// Drop closes the connection without an answer. Mind that net/http sends
 	// a GET again by itself if the connection had been used before.
 	Drop bool
-	// Status, if not 0, is the answer's status. Default 200 if Header or Body
-	// is set.
+	// Status, if not 0, is the answer's status, 200 to 999. Default 200 if
+	// Header or Body is set.
 	Status int
 	// Header is added to the answer; it may replace Date. Content-Type is
 	// absent unless it is named here, so that net/http guesses it from Body. A
@@ -54,18 +54,20 @@ type Fault struct {
 
 func (f *Fault) answers() bool { return f.Status != 0 || f.Header != nil || f.Body != "" }
 
-// API stands for all endpoints that take a session's bearer, in [Server.Fail].
+// API stands for all endpoints that take a session's bearer, in [Server.Fail]
+// only.
 const API = ""
 
-// Fail makes f befall the next n requests of an endpoint, or all if n is
-// negative. Further calls queue up behind: their faults strike when the ones
+// Fail makes f befall the next n requests of an endpoint, all if n is negative,
+// none if it is 0. Further calls queue up behind: their faults strike when the ones
 // before are used up. endpoint is a constant of this package or a pattern given
 // to [Server.Handle]; any other panics, as a fault that never strikes would
 // make a test pass for no reason. With [API], f befalls whichever endpoint with
 // a bearer is called next; faults of the endpoint itself go first.
 func (s *Server) Fail(endpoint string, n int, f Fault) { s.faults.add(endpoint, n, f) }
 
-// FailRefresh is Fail for refreshes.
+// FailRefresh makes f befall the next n refreshes, all if n is negative: it is
+// [Server.Fail] for [RefreshToken].
 func (s *Server) FailRefresh(n int, f Fault) { s.Fail(RefreshToken, n, f) }
 
 // ClearFaults forgets all faults that have not struck yet. Requests that are

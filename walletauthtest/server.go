@@ -20,8 +20,8 @@ import (
 type Config struct {
 	// ProjectID is the one project the server knows. Default "project".
 	ProjectID string
-	// AccessTokenTTL is how long an access token works. Default 5 minutes;
-	// negative: tokens have expired when they are issued.
+	// AccessTokenTTL is how long an access token works, cut to microseconds.
+	// Default 5 minutes; negative: tokens have expired when they are issued.
 	AccessTokenTTL time.Duration
 	// RefreshTokenTTL is how long a refresh token works, counted anew for
 	// each token. Default 30 days; negative: as for AccessTokenTTL.
@@ -44,9 +44,9 @@ type Config struct {
 	Clock walletauth.Clock
 
 	// TB, if set, is the test the server belongs to: every violation (see
-	// [Server.Violations]) is reported with TB.Errorf, and the server is
+	// Server.Violations) is reported with TB.Errorf, and the server is
 	// closed by TB.Cleanup. Leave it nil in a test that breaks the protocol on
-	// purpose.
+	// purpose. Default: violations are only counted and listed.
 	TB testing.TB
 }
 
@@ -72,8 +72,9 @@ func (c Config) refreshTokenTTL() time.Duration {
 }
 
 // Server is a stand-in for WalletKit's API. Make one with [NewServer] or
-// [NewUnstartedServer]. All its methods are safe for concurrent use, but for
-// Start and StartTLS, which come before everything that uses URL.
+// [NewUnstartedServer]; the zero value does not work. All its methods are safe
+// for concurrent use, but for Start and StartTLS, which come before everything
+// that uses URL.
 //
 // It is an [http.Handler], so that it can be put behind a handler or a
 // listener of your own.
@@ -116,7 +117,8 @@ func NewServer(config Config) *Server {
 
 // NewUnstartedServer returns a server without a socket: [Server.Client] and
 // [Server.RoundTripper] reach it in memory. It may be made and used in a
-// synctest bubble. [Server.Start] or [Server.StartTLS] gives it a socket.
+// synctest bubble. [Server.Start] or [Server.StartTLS] gives it a socket, and
+// then the caller closes it, unless config.TB is set.
 func NewUnstartedServer(config Config) *Server {
 	s := &Server{URL: "https://walletkit.test", config: config, mux: http.NewServeMux()}
 	s.closing, s.close = context.WithCancel(context.Background())
@@ -128,7 +130,7 @@ func NewUnstartedServer(config Config) *Server {
 }
 
 // Start opens a loopback socket with plain HTTP and sets URL. It panics if the
-// server has one already.
+// server has one already, or there is no loopback interface.
 func (s *Server) Start() {
 	s.listen().Start()
 	s.URL = s.socket.URL
@@ -136,7 +138,7 @@ func (s *Server) Start() {
 
 // StartTLS opens a loopback socket with TLS, HTTP/2 included, and sets URL.
 // Only [Server.Client] trusts its certificate. It panics if the server has a
-// socket already.
+// socket already, or there is no loopback interface.
 func (s *Server) StartTLS() {
 	s.listen().EnableHTTP2 = true
 	s.socket.StartTLS()
@@ -177,14 +179,15 @@ func (s *Server) Client() *http.Client {
 
 // Handle adds an endpoint that takes a session's bearer. handler is called once
 // the headers have been checked and finds the user with [UserID]; the body is
-// left to it, so it may stream or, over a
-// socket, hijack the connection. pattern is one of
-// [http.ServeMux]; it panics if that is malformed or taken.
+// left to it, so it may stream or, over a socket, hijack the connection. pattern
+// is one of [http.ServeMux]; Handle panics if that is malformed or taken.
 func (s *Server) Handle(pattern string, handler http.Handler) {
 	s.route(&endpoint{pattern: pattern, bearer: true, custom: handler})
 }
 
-// ServeHTTP handles one request, whatever its host.
+// ServeHTTP handles one request, whatever its host. After Close, and where a
+// Fault drops the connection, it panics with [http.ErrAbortHandler], at which
+// net/http hangs up.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.enter() {
 		panic(http.ErrAbortHandler)
@@ -209,8 +212,9 @@ func (s *Server) enter() bool {
 	return true
 }
 
-// SetClockOffset makes the server's clock differ from Config.Clock by d,
+// SetClockOffset makes the server's clock differ from [Config.Clock] by d,
 // negative if it is behind. Tokens that were issued keep the expiry they have.
+// Zero ends the difference.
 func (s *Server) SetClockOffset(d time.Duration) { s.offset.Store(int64(d)) }
 
 func (s *Server) now() time.Time {

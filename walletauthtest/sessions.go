@@ -34,14 +34,17 @@ type accessToken struct {
 	expires time.Time
 }
 
-// Login logs userID in, without a request, and returns the session. A user
+// Login logs userID in, without a request, and returns a copy of the session.
+// userID is any string but the empty one, which makes no complete session. A user
 // may be logged in any number of times, each a session of its own.
 func (s *Server) Login(userID string) *walletauth.Session {
 	return s.sessions.begin(s.config, userID, s.now())
 }
 
-// Sessions returns the sessions of userID that have not ended, oldest first,
-// as they were issued last: what a client that lost nothing has stored.
+// Sessions returns copies of the sessions of userID that have not ended, oldest
+// first, as they were issued last: what a client that lost nothing has stored.
+// It is nil if there are none. Those whose refresh token has expired are among
+// them.
 func (s *Server) Sessions(userID string) []*walletauth.Session {
 	s.sessions.mu.Lock()
 	defer s.sessions.mu.Unlock()
@@ -57,14 +60,14 @@ func (s *Server) Sessions(userID string) []*walletauth.Session {
 
 // RevokeAccess makes the access tokens that userID has invalid: the next
 // request is answered 401, while the refresh tokens go on working. It returns
-// the number of sessions concerned.
+// the number of sessions concerned, 0 if the user has none.
 func (s *Server) RevokeAccess(userID string) int {
 	return s.sessions.each(userID, func(l *login) { l.revoked = l.issued })
 }
 
 // RevokeSessions ends the sessions of userID: requests and refreshes are
 // answered 401 with an ErrorResponse. It returns the number of sessions
-// ended.
+// ended, 0 if the user has none.
 func (s *Server) RevokeSessions(userID string) int {
 	return s.sessions.each(userID, func(l *login) { l.ended = true })
 }

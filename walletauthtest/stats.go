@@ -87,8 +87,9 @@ func (s *Server) User(userID string) UserStats {
 }
 
 // Requests returns how many requests of an endpoint arrived, whatever became
-// of them. endpoint is a constant of this package, or a pattern that was given
-// to [Server.Handle].
+// of them. endpoint is a constant of this package such as [RefreshToken], or a
+// pattern that was given to [Server.Handle]; of any other none arrived. [API] is
+// no endpoint: Stats.Requests counts all.
 func (s *Server) Requests(endpoint string) int {
 	s.counters.mu.Lock()
 	defer s.counters.mu.Unlock()
@@ -96,7 +97,7 @@ func (s *Server) Requests(endpoint string) int {
 }
 
 // Refreshes returns how often the session with this id was refreshed, 0 if it
-// is not known. With Config.NewSessionID any id it has had will do.
+// is not known. With [Config.NewSessionID] any id it has had will do.
 func (s *Server) Refreshes(sessionID string) int {
 	s.sessions.mu.Lock()
 	defer s.sessions.mu.Unlock()
@@ -113,8 +114,8 @@ func (s *Server) Refreshes(sessionID string) int {
 // project or source, a body that is not what the endpoint takes, a bearer that
 // is not the UserHeader's. A missing token source and an Authorization that
 // comes with a refresh are served all the same, since the API serves them to
-// its own SDK walletkit-js; all others are refused. A bearer or a refresh token that has expired or was
-// revoked is none: clients cannot always know.
+// its own SDK walletkit-js; all others are refused. A bearer or a refresh token
+// that has expired or was revoked is no violation: clients cannot always know.
 //
 // Each is the endpoint and a sentence, without any token.
 func (s *Server) Violations() []string {

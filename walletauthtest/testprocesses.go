@@ -26,9 +26,10 @@ import (
 // The last takes as long as the store's lease and is left out of short runs.
 //
 // setup prepares a place for the sessions and returns its name: a folder, an
-// address, a table. open returns a store of the sessions at that place. The
-// other processes are this test binary, run again with only the calling test;
-// in them setup is not called, and open is. Call it first in a test of its own:
+// address, a table. open returns a store of the sessions at that place; what it
+// opened it closes by t.Cleanup. The other processes are this test binary, run
+// again with only the calling test; in them setup is not called, and open is.
+// Call TestProcesses first in a test of its own:
 //
 //	func TestProcesses(t *testing.T) {
 //		walletauthtest.TestProcesses(t,

@@ -20,9 +20,9 @@ import (
 //		})
 //	}
 //
-// newStore is called once for each of the subtests and returns a store without
-// sessions, ready for use; what it opened it closes by t.Cleanup. It
-// calls t.Fatal if it cannot.
+// newStore is called once for each of the subtests, with the subtest's t, and
+// returns a store without sessions, ready for use; what it opened it closes by
+// t.Cleanup. It calls t.Fatal if it cannot.
 //
 // Run it under the race detector. A failure names the rule that was broken. A
 // store that keeps the contract never fails: where the contract asks that
