@@ -43,6 +43,7 @@ main() {
 	[ -z "$failed" ] || exit 1
 	fuzz
 	printf 'ok    everything, in %d s\n' $(($(date +%s) - started))
+	total
 }
 
 # The root comes first: if it is broken, so is what builds on it.
@@ -123,15 +124,34 @@ check() {
 		step "$module: go vet for macOS" in_module env GOOS=darwin go vet ./...
 	fi
 	step "$module: staticcheck" in_module "$work/staticcheck" ./...
-	if [ "$module" = . ]; then
-		step "$module: tests" in_module go test -race -cover ./...
-		step "$module: coverage" covered
-	elif [ "$module" = "$measures" ]; then
-		step "$module: tests" in_module go test ./...
-	else
-		step "$module: tests" in_module go test -race ./...
-	fi
+	case $module in
+	.) step "$module: tests" in_module go test -v -race -cover ./... ;;
+	"$measures") step "$module: tests" in_module go test -v ./... ;;
+	*) step "$module: tests" in_module go test -v -race ./... ;;
+	esac
+	count
+	[ "$module" != . ] || step "$module: coverage" covered
 	printf 'ok    %-24s %4d s%s\n' "$module" $(($(date +%s) - since)) "$note"
+	tell
+}
+
+# count keeps what the tests of a module came to, subtests included. That a test
+# was skipped is told, since nobody reads the output of those that pass.
+count() {
+	grep -oE '^ *--- (PASS|SKIP)' "$log" >"$log.tests" || fail "$module: no test was run"
+	cat "$log.tests" >>"$work/tests"
+	grep -E '^ *--- SKIP' "$log" >"$log.skipped" || true
+	note=", $(grep -c PASS "$log.tests") tests"
+}
+
+tell() {
+	while read -r _ _ name _; do
+		echo "      skipped: $name"
+	done <"$log.skipped"
+}
+
+total() {
+	printf '%d passed, 0 failed, %d skipped\n' "$(grep -c PASS "$work/tests")" "$(grep -c SKIP "$work/tests")"
 }
 
 in_module() {
@@ -149,7 +169,7 @@ formatted() {
 covered() {
 	percent=$(awk '$1 == "ok" && $2 == "github.com/walletauth/walletauth" {
 		for (i = 3; i < NF; i++) if ($i == "coverage:") print $(i+1) + 0 }' "$log.before")
-	note=", coverage ${percent:-unknown} %"
+	note="$note, coverage ${percent:-unknown} %"
 	awk -v have="${percent:-0}" -v want="$min_coverage" 'BEGIN { exit !(have >= want) }' || {
 		echo "the root package's tests cover ${percent:-an unknown number of} percent of its statements, not $min_coverage"
 		return 1
@@ -205,9 +225,13 @@ step() {
 	if "$@" >"$log" 2>&1 </dev/null; then
 		return
 	fi
+	grep -vE '^ *(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" || true
+	fail "$name"
+}
+
+fail() {
 	: >"$work/failed"
-	cat "$log"
-	echo "FAIL  $name"
+	echo "FAIL  $*"
 	exit 1
 }
 
