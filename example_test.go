@@ -192,39 +192,78 @@ func ExampleTransport_KeepAlive() {
 	// context canceled
 }
 
-// LogEvents is an OnEvent that writes to a slog.Logger. A session that is over
-// is logged as an error, a failure that may pass as a warning.
+// As text. An error is a user who has to log in again, a warning is what may
+// pass by itself. At level info there is nothing else.
 func ExampleLogEvents() {
+	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
+		Level:       slog.LevelDebug, // or Info, in production
+		ReplaceAttr: sameInEveryRun,  // for the example alone
+	}))
+	eventfulDay(&walletauth.Transport{
+		Store:   &walletauth.MemoryStore{},
+		OnEvent: walletauth.LogEvents(logger),
+	})
+	// Output:
+	// level=DEBUG msg=walletauth event="refresh began" reason=rejected key=ada user_id=ada
+	// level=DEBUG msg=walletauth event="refresh succeeded" reason=rejected key=ada user_id=ada attempts=1
+	// level=DEBUG msg=walletauth event="request replayed" key=ada user_id=ada
+	// level=DEBUG msg=walletauth event="refresh began" reason=rejected key=bob user_id=bob
+	// level=WARN msg=walletauth event="refresh failed" reason=rejected key=bob user_id=bob attempts=1 error="walletauth: refresh failed: status 503 Service Unavailable: retry after 1m0s"
+	// level=DEBUG msg=walletauth event="refresh began" reason=rejected key=cyd user_id=cyd
+	// level=ERROR msg=walletauth event="session over" reason=rejected key=cyd user_id=cyd attempts=1 error="walletauth: refresh failed: status 401 Unauthorized: \"No valid API key provided or invalid session token\": the session is over: log in again"
+}
+
+// As JSON, from level info on.
+func ExampleLogEvents_json() {
+	logger := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{
+		ReplaceAttr: sameInEveryRun, // for the example alone
+	}))
+	eventfulDay(&walletauth.Transport{
+		Store:   &walletauth.MemoryStore{},
+		OnEvent: walletauth.LogEvents(logger),
+	})
+	// Output:
+	// {"level":"WARN","msg":"walletauth","event":"refresh failed","reason":"rejected","key":"bob","user_id":"bob","attempts":1,"error":"walletauth: refresh failed: status 503 Service Unavailable: retry after 1m0s"}
+	// {"level":"ERROR","msg":"walletauth","event":"session over","reason":"rejected","key":"cyd","user_id":"cyd","attempts":1,"error":"walletauth: refresh failed: status 401 Unauthorized: \"No valid API key provided or invalid session token\": the session is over: log in again"}
+}
+
+// sameInEveryRun leaves out what differs from run to run.
+func sameInEveryRun(_ []string, a slog.Attr) slog.Attr {
+	switch a.Key {
+	case slog.TimeKey, "session_id", "duration":
+		return slog.Attr{}
+	}
+	return a
+}
+
+// eventfulDay is a day on which ada's access token is revoked, bob's refresh
+// fails as WalletKit is overloaded, and cyd's session ends.
+func eventfulDay(transport *walletauth.Transport) {
 	srv := walletauthtest.NewServer(walletauthtest.Config{})
 	defer srv.Close()
-	ctx := context.Background()
-
-	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
-		Level: slog.LevelDebug,
-		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			switch a.Key {
-			case "time", "duration", "session_id": // not the same in every run
-				return slog.Attr{}
-			}
-			return a
-		},
-	}))
-	store := &walletauth.MemoryStore{}
-	client := &http.Client{Transport: &walletauth.Transport{
-		Store:   store,
-		BaseURL: srv.URL,
-		OnEvent: walletauth.LogEvents(logger),
-	}}
-	if err := walletauth.Save(ctx, store, "", srv.Login("ada")); err != nil {
-		log.Fatal(err)
+	transport.BaseURL = srv.URL
+	client := &http.Client{Transport: transport}
+	for _, user := range []string{"ada", "bob", "cyd"} {
+		ctx := walletauth.WithKey(context.Background(), user)
+		if err := walletauth.Save(ctx, transport.Store, user, srv.Login(user)); err != nil {
+			log.Fatal(err)
+		}
+		switch srv.RevokeAccess(user); user {
+		case "bob":
+			srv.FailRefresh(1, walletauthtest.Fault{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"60"}}})
+		case "cyd":
+			srv.RevokeSessions(user)
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+"/wallets", nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			log.Fatal(err)
+		}
+		resp.Body.Close()
 	}
-	srv.RevokeAccess("ada")
-	printStatus(ctx, client, srv.URL+"/wallets")
-	// Output:
-	// level=DEBUG msg=walletauth event="refresh began" reason=rejected user_id=ada
-	// level=DEBUG msg=walletauth event="refresh succeeded" reason=rejected user_id=ada attempts=1
-	// level=DEBUG msg=walletauth event="request replayed" user_id=ada
-	// 200 OK
 }
 
 // With CaptureLogin the program's own calls to log in and out are all it takes:
