@@ -1,6 +1,7 @@
 package recipes
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,16 @@ import (
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/walletauthtest"
 )
+
+// newLoginClient returns a client whose logins and logouts reach the store.
+func newLoginClient(store walletauth.TokenStore) *http.Client {
+	return &http.Client{Transport: &walletauth.Transport{
+		Store:        store,
+		ProjectID:    "my-project", // there is no session yet that could tell
+		BaseURL:      walletauth.Testnet,
+		CaptureLogin: true,
+	}}
+}
 
 func loginAnonymously(ctx context.Context, client *http.Client) error {
 	return post(ctx, client, "/users/login-anonymously", nil, nil)
@@ -35,23 +46,31 @@ func logout(ctx context.Context, client *http.Client) error {
 	return post(ctx, client, "/users/logout", nil, nil)
 }
 
-// post is the program's own way to call the API, whatever that is.
+// post sends in as JSON and reads the answer into out. Either may be nil.
 func post(ctx context.Context, client *http.Client, path string, in, out any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			return err
+		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, walletauth.Testnet+path, strings.NewReader(string(body)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, walletauth.Testnet+path, &body)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := client.Do(req)
-	if err == nil && out != nil && resp.StatusCode/100 == 2 {
-		defer resp.Body.Close()
-		return json.NewDecoder(resp.Body).Decode(out)
+	if err != nil {
+		return err
 	}
-	return finish(resp, err)
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("POST %s: %s", path, resp.Status)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.NewDecoder(resp.Body).Decode(out)
 }
 
 func finish(resp *http.Response, err error) error {
@@ -67,10 +86,7 @@ func finish(resp *http.Response, err error) error {
 }
 
 func TestLoginAndLogoutThroughTheSameClient(t *testing.T) {
-	transport := &walletauth.Transport{
-		Store: &walletauth.MemoryStore{}, ProjectID: "my-project", CaptureLogin: true,
-	}
-	client := &http.Client{Transport: transport}
+	client := newLoginClient(&walletauth.MemoryStore{})
 	byEmail := func(ctx context.Context, client *http.Client) error {
 		return loginWithEmail(ctx, client, "ada@example.com", func() string { return walletauthtest.VerificationCode })
 	}

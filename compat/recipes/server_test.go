@@ -121,7 +121,12 @@ func TestWorkers(t *testing.T) {
 // token never leaves the server, since two who refresh spend each other's.
 func browserToken(transport *walletauth.Transport, userOf func(*http.Request) string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		session, err := transport.Session(walletauth.WithKey(r.Context(), userOf(r)))
+		user := userOf(r)
+		if user == "" {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		session, err := transport.Session(walletauth.WithKey(r.Context(), user))
 		if err != nil {
 			status, message := explain(err)
 			http.Error(w, message, status)
@@ -147,7 +152,12 @@ func TestBrowserToken(t *testing.T) {
 	if err != nil || len(got) != 2 || got["access_token"] != session.AccessToken {
 		t.Errorf("%v", answer)
 	}
-	if answer := getAs(browserToken(transport, userFromHeader), "stranger"); answer.Code != 401 {
-		t.Errorf("%v", answer)
+	if err := walletauth.Save(t.Context(), transport.Store, "", session); err != nil { // which nobody must get
+		t.Fatal(err)
+	}
+	for _, user := range []string{"stranger", ""} {
+		if answer := getAs(browserToken(transport, userFromHeader), user); answer.Code != 401 {
+			t.Errorf("%q: %v", user, answer)
+		}
 	}
 }
