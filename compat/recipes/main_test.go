@@ -14,8 +14,8 @@ import (
 	"github.com/walletauth/walletauth/walletauthtest"
 )
 
-// walletKit answers in the place of Testnet, so that the recipes run as they
-// are printed.
+// walletKit answers in the place of Testnet and Mainnet, so that the recipes run
+// as they are printed.
 var walletKit = walletauthtest.NewUnstartedServer(walletauthtest.Config{ProjectID: "my-project"})
 
 type standIn struct {
@@ -24,7 +24,7 @@ type standIn struct {
 }
 
 func (s standIn) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme+"://"+req.URL.Host == walletauth.Testnet {
+	if origin := req.URL.Scheme + "://" + req.URL.Host; origin == walletauth.Testnet || origin == walletauth.Mainnet {
 		return s.RoundTripper.RoundTrip(req)
 	}
 	return s.others.RoundTrip(req)
