@@ -102,7 +102,9 @@ func (t *Transport) capture(req *http.Request, resp *http.Response, u *unsavedSe
 // it to be stored later. What is stored is as a request sees it: with the
 // change that waits to be stored, which u then settles too.
 func (k *keeper) commit(ctx context.Context, key string, u *unsavedSession, replaces func(*Session) bool) {
-	defer k.begin()()
+	if k.work.begin() {
+		defer k.work.end()
+	}
 	outdated, earlier := u.outdated, (*unsavedSession)(nil)
 	err := k.change(ctx, key, func(current *Session) *Session {
 		seen := current

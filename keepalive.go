@@ -21,7 +21,7 @@ func (k *keeper) keepAlive(ctx context.Context, key string) error {
 		}
 		select {
 		case <-k.clock.After(nap):
-		case <-k.closing:
+		case <-k.work.closing:
 			return errShutdown
 		case <-ctx.Done():
 			return ctx.Err()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -14,28 +13,11 @@ var errShutdown = errors.New("walletauth: the Transport was shut down")
 // shutdown starts nothing new, waits for what is under way, and stores what is
 // not stored yet.
 func (k *keeper) shutdown(ctx context.Context) error {
-	k.close()
-	idle := make(chan struct{})
-	go func() {
-		defer close(idle)
-		k.work.Wait()
-	}()
-	select {
-	case <-idle:
-	case <-ctx.Done():
-		if k.work.underWay() {
-			return fmt.Errorf("walletauth: Shutdown ended before a refresh or save that is under way: %w", ctx.Err())
-		}
+	k.work.close()
+	if !k.work.ends(ctx) {
+		return fmt.Errorf("walletauth: Shutdown ended before a refresh or save that is under way: %w", ctx.Err())
 	}
 	return k.saveAll(ctx)
-}
-
-func (k *keeper) close() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.closed.Swap(true) {
-		close(k.closing)
-	}
 }
 
 // saveAll tries until everything is stored, ctx ends, or RefreshTimeout has
@@ -67,32 +49,68 @@ func (k *keeper) saveOnce(ctx context.Context) (last error) {
 	return last
 }
 
-// begin announces work that Shutdown waits for, and returns what to call at its
-// end. After Shutdown nobody waits.
-func (k *keeper) begin() (end func()) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closed.Load() {
-		return func() {}
+// work is what Shutdown waits for: flights, and what saves in the background.
+// Unlike a sync.WaitGroup it lets nothing begin after the end was announced,
+// and can be waited for with a context.
+type work struct {
+	closing chan struct{} // closed by the first Shutdown
+	idle    chan struct{} // closed when nothing is left after that
+
+	mu   sync.Mutex // guards left, and the closing of the channels
+	left int
+}
+
+func newWork() *work {
+	return &work{closing: make(chan struct{}), idle: make(chan struct{})}
+}
+
+// begin announces work, which end is to follow. It reports false if it is too
+// late: nobody would wait for it.
+func (w *work) begin() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed() {
+		return false
 	}
-	k.work.begin()
-	return k.work.end
+	w.left++
+	return true
 }
 
-// tasks is a sync.WaitGroup that can be asked whether anybody is left.
-type tasks struct {
-	sync.WaitGroup
-	left atomic.Int64
+func (w *work) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left--; w.left == 0 && w.closed() {
+		close(w.idle)
+	}
 }
 
-func (t *tasks) begin() {
-	t.left.Add(1)
-	t.Add(1)
+func (w *work) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed() {
+		return
+	}
+	if close(w.closing); w.left == 0 {
+		close(w.idle)
+	}
 }
 
-func (t *tasks) end() {
-	t.left.Add(-1)
-	t.Done()
+func (w *work) closed() bool { return isClosed(w.closing) }
+
+// ends waits until nothing is left. It reports false if ctx ended before.
+func (w *work) ends(ctx context.Context) bool {
+	select {
+	case <-w.idle:
+	case <-ctx.Done():
+	}
+	return isClosed(w.idle)
 }
 
-func (t *tasks) underWay() bool { return t.left.Load() > 0 }
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

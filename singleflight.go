@@ -34,11 +34,9 @@ type keeper struct {
 	unsaved  unsaved
 
 	flights singleflight.Group
-	work    tasks // flights and what saves in the background
-	closed  atomic.Bool
-	closing chan struct{} // closed by the first Shutdown
+	work    *work
 
-	mu     sync.Mutex // guards flying, and work.begin against closed
+	mu     sync.Mutex // guards flying
 	flying map[string]*flight
 }
 
@@ -275,12 +273,11 @@ func (k *keeper) join(ctx context.Context, key string, stale *Session, why Reaso
 	defer k.mu.Unlock()
 	f := k.flying[key]
 	if f == nil {
-		if k.closed.Load() {
+		if !k.work.begin() {
 			return nil, nil, errShutdown
 		}
 		f = &flight{keeper: k, key: key, stale: stale, why: why, failing: make(chan struct{})}
 		k.flying[key] = f
-		k.work.begin()
 	}
 	return k.flights.DoChan(key, func() (any, error) { return f.fly(context.WithoutCancel(ctx)) }), f, nil
 }

@@ -230,7 +230,7 @@ func (t *Transport) ready() error {
 	if t.once.Do(t.configure); t.err != nil {
 		return t.err
 	}
-	if t.keeper.closed.Load() {
+	if t.keeper.work.closed() {
 		return errShutdown
 	}
 	return nil
@@ -258,7 +258,7 @@ func (t *Transport) configure() {
 		stalled:  pauses[*failure]{clock: clk},
 		unproven: pauses[string]{clock: clk},
 		refusals: pauses[string]{clock: clk, memory: 10 * time.Minute},
-		flying:   make(map[string]*flight), closing: make(chan struct{}),
+		flying:   make(map[string]*flight), work: newWork(),
 	}
 }
 

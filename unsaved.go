@@ -117,14 +117,9 @@ func (n *unsaved) keys() []string {
 
 // saveLater keeps u in memory, where requests find it, until it is stored.
 func (k *keeper) saveLater(ctx context.Context, key string, u *unsavedSession) {
-	first := k.unsaved.put(key, u)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !first || k.closed.Load() {
-		return // somebody is at it; Shutdown itself from then on
-	}
-	k.work.begin()
-	go k.keepSaving(ctx, key)
+	if first := k.unsaved.put(key, u); first && k.work.begin() {
+		go k.keepSaving(ctx, key)
+	} // else somebody is at it; Shutdown itself from then on
 }
 
 // keepSaving tries to store what is unsaved of key, waiting 100 ms doubling to
@@ -135,7 +130,7 @@ func (k *keeper) keepSaving(ctx context.Context, key string) {
 		select {
 		case <-k.clock.After(backoff(failures, 100*time.Millisecond, 10*time.Second)):
 			_ = k.save(ctx, key) // the next round says whether it worked
-		case <-k.closing:
+		case <-k.work.closing:
 			return
 		}
 	}
