@@ -15,7 +15,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 root=github.com/walletauth/walletauth
-unreleased="bench compat tools" # nobody imports them
+unreleased="bench compat stress tools" # nobody imports them
 
 fail() {
 	echo "release: $*" >&2
