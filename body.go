@@ -101,14 +101,7 @@ func (b *replayBody) settle(whole bool) {
 	close(b.settled)
 }
 
-func (b *replayBody) isSettled() bool {
-	select {
-	case <-b.settled:
-		return true
-	default:
-		return false
-	}
-}
+func (b *replayBody) isSettled() bool { return isClosed(b.settled) }
 
 // Close is the base transport's. It must not wait for a Read that hangs in the
 // source, hence no mutex.
