@@ -1,6 +1,7 @@
 package walletauth
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -161,7 +162,8 @@ func scrub(err error, sessions ...*Session) error {
 }
 
 // scrubText replaces the sessions' tokens in text, also where they were
-// escaped for a URL, or quoted once or twice, as JSON in a log line is. The
+// escaped for a URL, quoted once or twice, as JSON in a log line is, or stand
+// as in the request that a refresh sends, which a server may repeat. The
 // longest form comes first, since a shorter one may be part of it.
 func scrubText(text string, sessions ...*Session) string {
 	var forms []string
@@ -183,7 +185,15 @@ func spellings(token string) []string {
 	if token == "" {
 		return nil
 	}
-	return []string{token, quote(token), quote(quote(token)), url.QueryEscape(token), url.PathEscape(token)}
+	sent := asJSON(token)
+	return []string{token, quote(token), quote(quote(token)), sent, quote(sent), url.QueryEscape(token), url.PathEscape(token)}
+}
+
+// asJSON is s as package encoding/json writes it: unlike quote it escapes <, >
+// and &.
+func asJSON(s string) string {
+	data, _ := json.Marshal(s) // of a string it cannot fail
+	return string(data[1 : len(data)-1])
 }
 
 func quote(s string) string {

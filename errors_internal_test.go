@@ -25,6 +25,8 @@ func TestScrubRemovesATokenInAnySpelling(t *testing.T) {
 			"quoted":       fmt.Sprintf("tried %q", token),
 			"in a query":   "tried ?token=" + url.QueryEscape(token),
 			"in a path":    "tried /" + url.PathEscape(token),
+			"in a request": "tried " + asJSON(token),
+			"repeated":     fmt.Sprintf("tried %q", asJSON(token)),
 			"in an error":  (&url.Error{Op: "Get", URL: url.PathEscape(token), Err: io.EOF}).Error(),
 			"all but that": "tried " + token,
 		} {
