@@ -74,6 +74,18 @@ func (c *serverClock) at(local time.Time) time.Time {
 
 func (c *serverClock) local() time.Time { return c.clock.Now().Round(0) }
 
+// atLeast is the time that it is by both clocks. What cannot be undone goes by
+// it, to call a session over or to throw away one that was just paid for:
+// either clock may be wrong, and so may a single Date that a proxy or a captive
+// portal wrote.
+func (c *serverClock) atLeast() time.Time {
+	local := c.local()
+	if server := c.at(local); server.Before(local) {
+		return server
+	}
+	return local
+}
+
 // learn takes in the Date field of a response to a request that left at sent,
 // by the local clock. Two goroutines that learn at once both have it right, so
 // the last may win.

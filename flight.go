@@ -135,7 +135,7 @@ func (f *flight) refreshable(s *Session) error {
 		return f.ended.cause(s)
 	case s.RefreshToken == "":
 		return &RefreshError{Err: fmt.Errorf("the stored session has no refresh token: %w", ErrSessionExpired)}
-	case !s.RefreshTokenExpiresAt.IsZero() && !s.RefreshTokenExpiresAt.After(f.server.now()):
+	case !s.RefreshTokenExpiresAt.IsZero() && !s.RefreshTokenExpiresAt.After(f.server.atLeast()):
 		return &RefreshError{Err: fmt.Errorf("its refresh token expired at %s: %w", s.RefreshTokenExpiresAt.Format(time.RFC3339), ErrSessionExpired)}
 	default:
 		return nil
@@ -150,7 +150,7 @@ func (f *flight) attempt(ctx context.Context, s *Session) (next *Session, err er
 		return err
 	})
 	if err == nil {
-		if err = checkReply(s, next, f.server.now()); err != nil {
+		if err = checkReply(s, next, f.server.atLeast()); err != nil {
 			err = &RefreshError{StatusCode: 200, Err: fmt.Errorf("the reply is refused: %w", err)}
 		}
 	}
