@@ -40,6 +40,7 @@ clone=$work/clone
 
 main() {
 	git clone -q . "$clone"
+	base=$(git -C "$clone" rev-parse HEAD) # a commit made here meanwhile is none of it
 	go_finds_the_clone
 	quietly "the root's go.mod is not as go mod tidy has it" in_clone . go mod tidy -diff
 	tag "$version"
@@ -132,7 +133,7 @@ tags() { git -C "$clone" tag -l "$version" "*/$version"; }
 # One commit for all tags. What a module holds is the same there as in the
 # commit that it was tagged at.
 tag_the_last_commit() {
-	git -C "$clone" reset -q --soft "$(git rev-parse HEAD)"
+	git -C "$clone" reset -q --soft "$base"
 	commit "Release $version"
 	for name in $(tags); do
 		git -C "$clone" tag -f "$name" >/dev/null
