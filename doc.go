@@ -39,7 +39,8 @@
 // refresh runs behind them. In the last moments, a tenth of the life but at
 // most ten seconds, they wait for it, and go out with the old token if it fails.
 // Expiry is judged by the server's clock, as its Date headers tell it, so a
-// client whose clock is wrong refreshes no more often than others.
+// client whose clock is wrong refreshes no more often than others. That a refresh
+// token has expired is believed only when both clocks say so.
 //
 // However many requests wait, there is one refresh for a key. It belongs to none
 // of them: a request whose context ends leaves with that context's error, and
