@@ -398,19 +398,31 @@ func TestLogoutLeavesALoginThatWasStoredMeanwhile(t *testing.T) {
 	}
 }
 
-func TestLogoutDeletesASessionThatWasRefreshedMeanwhile(t *testing.T) {
-	w := newCapture(t)
-	s := w.login(t, "", "user-1")
-	refreshed := *s
-	refreshed.AccessToken, refreshed.RefreshToken = "new access", "new refresh"
-	w.Fail(walletauthtest.Logout, 1, walletauthtest.Fault{After: true, Do: func(*http.Request) {
-		if err := walletauth.Save(t.Context(), w.store, "", &refreshed); err != nil {
-			t.Error(err)
-		}
-	}})
-	w.wantStatus(t, "POST", "/users/logout", 204)
-	if s := w.stored(t, ""); s != nil {
-		t.Errorf("stored %v", s)
+func TestLogoutEndsTheLoginItWasSentWith(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(s *walletauth.Session)
+		gone   bool
+	}{
+		"refreshed meanwhile":                       {func(*walletauth.Session) {}, true},
+		"refreshed meanwhile to a new id":           {func(s *walletauth.Session) { s.ID = "new id" }, true},
+		"not a later login of the same user":        {func(s *walletauth.Session) { s.ID, s.CreatedAt = "new id", s.CreatedAt.Add(time.Second) }, false},
+		"not a login of another at the same moment": {func(s *walletauth.Session) { s.ID, s.UserID = "new id", "user-2" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newCapture(t)
+			now := *w.login(t, "", "user-1")
+			now.AccessToken, now.RefreshToken = "new access", "new refresh"
+			c.change(&now)
+			w.Fail(walletauthtest.Logout, 1, walletauthtest.Fault{After: true, Do: func(*http.Request) {
+				if err := walletauth.Save(t.Context(), w.store, "", &now); err != nil {
+					t.Error(err)
+				}
+			}})
+			w.wantStatus(t, "POST", "/users/logout", 204)
+			if s := w.stored(t, ""); (s == nil) != c.gone {
+				t.Errorf("stored %v", s)
+			}
+		})
 	}
 }
 
