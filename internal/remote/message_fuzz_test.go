@@ -32,7 +32,8 @@ type hearsay struct {
 	copies copies
 	truth  map[string]*stored
 	asked  map[string]question
-	untold []Message // of changes, in their order
+	own    map[string]Stamp // of the last change of our own
+	untold []Message        // of changes, in their order
 	count  int
 }
 
