@@ -59,6 +59,15 @@ func (t plainTicks) Ticks(low, high float64) []plot.Tick {
 	return ticks
 }
 
+// ticksAt marks an axis at the values that matter to it.
+func ticksAt(values ...float64) plot.ConstantTicks {
+	var ticks plot.ConstantTicks
+	for _, v := range values {
+		ticks = append(ticks, plot.Tick{Value: v, Label: number(v)})
+	}
+	return ticks
+}
+
 // save writes p as an SVG. The fonts that the library names are rarely there;
 // any without serifs will do.
 func save(p *plot.Plot, path string) error {
@@ -88,6 +97,7 @@ func (r *results) draw(dir string) error {
 func (r *results) drawExpiry(path string) error {
 	p := newPicture("Each request's latency while the token is replaced",
 		"ms since the refresh became due", "latency, ms")
+	p.X.Tick.Marker = ticksAt(0, 500, 1_000)
 	for _, shown := range []struct {
 		who   *peer
 		color color.Color
@@ -152,11 +162,13 @@ type line struct {
 	xys   plotter.XYs
 }
 
-// drawLines draws lines over an axis whose steps are powers.
+// drawLines draws lines over an axis whose steps are powers, marked where it was
+// measured.
 func drawLines(path string, p *plot.Plot, lines ...line) error {
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plainTicks{plot.LogTicks{Prec: -1}}
+	p.X.Scale = plot.LogScale{}
 	p.Y.Min = 0
 	for _, l := range lines {
+		p.X.Tick.Marker = ticksAt(l.measuredAt()...)
 		drawn, dots, err := plotter.NewLinePoints(l.xys)
 		if err != nil {
 			return err
@@ -170,6 +182,14 @@ func drawLines(path string, p *plot.Plot, lines ...line) error {
 	}
 	p.Y.Max *= 1.2 // room for the legend
 	return save(p, path)
+}
+
+func (l line) measuredAt() []float64 {
+	x := make([]float64, len(l.xys))
+	for i, xy := range l.xys {
+		x[i] = xy.X
+	}
+	return x
 }
 
 func (r *results) drawMemory(path string) error {
