@@ -192,8 +192,10 @@ func ExampleTransport_KeepAlive() {
 	// context canceled
 }
 
-// As text. An error is a user who has to log in again, a warning is what may
-// pass by itself. At level info there is nothing else.
+// As text, of a day on which ada's access token is revoked, bob's refresh fails
+// as WalletKit is overloaded, and cyd's session ends. An error is a user who has
+// to log in again, a warning is what may pass by itself. At level info there is
+// nothing else.
 func ExampleLogEvents() {
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
 		Level:       slog.LevelDebug, // or Info, in production
@@ -213,7 +215,7 @@ func ExampleLogEvents() {
 	// level=ERROR msg=walletauth event="session over" reason=rejected key=cyd user_id=cyd attempts=1 error="walletauth: refresh failed: status 401 Unauthorized: \"No valid API key provided or invalid session token\": the session is over: log in again"
 }
 
-// As JSON, from level info on.
+// The same day as JSON, from level info on.
 func ExampleLogEvents_json() {
 	logger := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{
 		ReplaceAttr: sameInEveryRun, // for the example alone

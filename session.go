@@ -32,9 +32,9 @@ import (
 // rejects.
 type Session struct {
 	ID        string    `json:"id"`
-	CreatedAt time.Time `json:"created_at"`
-	ProjectID string    `json:"project_id"`
-	UserID    string    `json:"user_id"`
+	CreatedAt time.Time `json:"created_at"` // by the server's clock
+	ProjectID string    `json:"project_id"` // the app, as WalletKit names it
+	UserID    string    `json:"user_id"`    // who is logged in; no refresh changes it
 
 	// The access token goes into the header Authorization, as a bearer. It
 	// expires by the server's clock.
