@@ -105,7 +105,7 @@ func (f *flight) buy(ctx, excl context.Context, s *Session) (*Session, error) {
 		return nil, err
 	}
 	if excl.Err() != nil {
-		return nil, errors.New("walletauth: the store's exclusion was lost before the refresh was sent")
+		return nil, f.notBegun(excl, s)
 	}
 	f.began = f.clock.Now()
 	f.tell(ctx, RefreshBegan, s, nil)
@@ -124,6 +124,19 @@ func (f *flight) buy(ctx, excl context.Context, s *Session) (*Session, error) {
 			return nil, err
 		}
 	}
+}
+
+// notBegun is the error of a refresh that the store would not have begin, with
+// its reason if it gave one. A bare context.Canceled would mean to a caller that
+// it had left itself. As with any store that gives no exclusion, once a second
+// is enough to try behind requests.
+func (f *flight) notBegun(excl context.Context, s *Session) error {
+	err := errors.New("walletauth: the store's exclusion was lost before the refresh was sent")
+	if cause := context.Cause(excl); cause != excl.Err() {
+		err = fmt.Errorf("walletauth: the store would not have a refresh begin: %w", scrub(cause, f.stale, s))
+	}
+	f.stalled.fail(f.key, &failure{err}, func(int) time.Duration { return time.Second })
+	return err
 }
 
 // refreshable says why no refresh of s can succeed.

@@ -206,6 +206,35 @@ func TestARefreshIsNotBegunOnceExclusionIsLost(t *testing.T) {
 	})
 }
 
+// A store that cannot keep what a refresh would bring has it not begin, and its
+// reason is told without a token.
+func TestARefreshThatCouldNotBeStoredIsNotBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newKeptStore()
+		k := newKept(t, st.in)
+		full := fmt.Errorf("%w, in front of %s", errDiskFull, k.stored().RefreshToken)
+		st.set(func(st *keptStore) {
+			st.excl = func(ctx context.Context) context.Context {
+				ctx, cancel := context.WithCancelCause(ctx)
+				cancel(full)
+				return ctx
+			}
+		})
+		k.at(late)
+		k.works(0)
+		k.at(5 * time.Minute)
+		if err := k.fails(0); !errors.Is(err, errDiskFull) || strings.Contains(err.Error(), k.stored().RefreshToken) {
+			t.Errorf("%v, want that the disk is full, without the token", err)
+		}
+		k.sent(0)
+		st.set(func(st *keptStore) { st.excl = nil })
+		k.works(0)
+		k.sent(1)
+	})
+}
+
+var errDiskFull = errors.New("the disk is full")
+
 func canceled(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()

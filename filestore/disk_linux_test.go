@@ -1,6 +1,7 @@
 package filestore_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,7 @@ import (
 func init() {
 	workers["full disk"] = fullDiskWorker
 	workers["read-only disk"] = readOnlyWorker
+	workers["room"] = roomWorker
 }
 
 // startOnDisk runs a worker whose folder is a file system of its own, 64 KiB
@@ -79,6 +81,58 @@ func TestFullDiskKeepsTheOldSession(t *testing.T) {
 	w.expect("true <nil>")
 	w.expect("0 <nil>")
 	w.expect("<nil>")
+	must(t, w.wait())
+}
+
+// roomWorker says what an Update knows of a full disk before it begins, and what
+// becomes of one that began before.
+func roomWorker(w *workerSide) error {
+	if err := mountSmallDisk(w.dir); err != nil {
+		return err
+	}
+	filler := filepath.Join(w.dir, "filler")
+	fill := func() error {
+		if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+			return fmt.Errorf("the disk does not fill up: %v", err)
+		}
+		return nil
+	}
+	st := w.store()
+	for _, n := range []int{1, 2} { // the first time there is no session yet
+		fmt.Println(st.Update(w.context(), "k", func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
+			return session(n), errors.Join(ctx.Err(), fill())
+		}))
+		if err := os.Remove(filler); err != nil {
+			return err
+		}
+	}
+	s, err := st.Load(w.context(), "k")
+	fmt.Println(s != nil && *s == *session(2), err)
+	if err := fill(); err != nil {
+		return err
+	}
+	fmt.Println(st.Update(w.context(), "k", func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+		fmt.Println(ctx.Err(), errors.Is(context.Cause(ctx), syscall.ENOSPC))
+		return s, nil
+	}))
+	fmt.Println(walletauth.Delete(w.context(), st, "k"))
+	_, err = w.store().Load(w.context(), "k")
+	fmt.Println(errors.Is(err, walletauth.ErrNoSession))
+	return nil
+}
+
+// Otherwise a refresh on a full disk would spend a token that the next process
+// finds in the store and sends again, which ends the session.
+func TestAnUpdateHasRoomOrKnowsThatThereIsNone(t *testing.T) {
+	w := startOnDisk(t, "room")
+	for range 2 {
+		w.expect("<nil>")
+	}
+	w.expect("true <nil>")
+	w.expect("context canceled true")
+	w.expect("<nil>")
+	w.expect("<nil>")
+	w.expect("true")
 	must(t, w.wait())
 }
 

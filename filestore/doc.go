@@ -14,7 +14,7 @@
 //
 //	HASH.session  the session, mode 0600
 //	HASH.lock     empty; an Update of the key holds its lock, mode 0600
-//	HASH.tmp      the next session, while it is written, mode 0600
+//	HASH.tmp      room for the next session, and then that, during an Update, mode 0600
 //
 // Lock files are never deleted: who deletes one while it is held lets a second
 // holder in. Remove the whole folder, while no program uses it, to forget
@@ -33,8 +33,8 @@
 // lasts as long as the process, and the kernel frees it at once when the
 // process dies, by SIGKILL too. So it is never lost while it is held, a
 // deletion needs no tombstone, since no late holder can bring the session
-// back, and the context given to fn ends only when the caller's does. The
-// price is that a holder that was stopped (SIGSTOP) makes the others wait, each
+// back, and the context given to fn ends only when the caller's does, or if
+// the disk is full. The price is that a holder that was stopped (SIGSTOP) makes the others wait, each
 // as long as its own context allows.
 //
 // What one process stored, the others load at their next call.
@@ -45,6 +45,13 @@
 // folder synced. At any moment the file is the old session or the new one,
 // after a power failure too as far as the disk keeps its word. What a crashed
 // writer left is removed by the next Update of that key.
+//
+// # Full disks
+//
+// An Update takes the room for another session before it calls fn. If there is
+// none, the context given to fn has ended: a Transport then sends no refresh,
+// since what that brings could not be stored, and uses the session that is
+// stored while its access token is valid. A logout needs no room.
 //
 // # Who can read it
 //

@@ -215,22 +215,59 @@ func (f *folder) replace(name, temp string, data []byte, previous fs.FileInfo) (
 }
 
 func (f *folder) fill(temp string, data []byte) error {
-	var file *os.File
-	err := retry(func() (err error) {
-		file, err = f.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		return err
-	})
+	file, err := f.openTemp(temp)
 	if err != nil {
 		return err
 	}
-	err = file.Chmod(0o600) // the umask may have taken from it
-	if err == nil {
-		_, err = file.Write(data)
+	if _, err = file.Write(data); err == nil {
+		err = file.Truncate(int64(len(data))) // of what was reserved
 	}
 	if err == nil {
 		err = file.Sync()
 	}
 	return firstError(err, file.Close())
+}
+
+// openTemp opens the temporary file, and makes it if nothing could be reserved.
+// Whatever another writer left under its name was removed before.
+func (f *folder) openTemp(temp string) (file *os.File, err error) {
+	err = retry(func() (err error) {
+		file, err = f.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE, 0o600)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Chmod(0o600); err != nil { // the umask may have taken from it
+		return nil, firstError(err, file.Close())
+	}
+	return file, nil
+}
+
+// reserve fills the temporary file with zeros, so that there is room for what
+// comes in the place of previous: twice its size, and no less than most disks
+// give out at once.
+//
+// A refresh spends a token for one that must be stored, and on a full disk it
+// cannot be: this process could use it on from memory, but the next one would
+// find the spent token, send it again, and end the session. So that there is
+// room has to be known before. Where a file system writes in another place what
+// it overwrites (btrfs, ZFS, APFS) this is nearly so: it was there a moment ago.
+func (f *folder) reserve(temp string, previous fs.FileInfo) error {
+	size := int64(4 << 10)
+	if previous != nil {
+		size = max(size, 2*previous.Size())
+	}
+	file, err := f.openTemp(temp)
+	if err == nil {
+		_, err = file.Write(make([]byte, size))
+		err = firstError(err, file.Close())
+	}
+	if err != nil {
+		_ = f.root.Remove(temp)
+		return failed("write", f.file(temp), err, grant(f.path, 0o700))
+	}
+	return nil
 }
 
 // stamp sets a modification time later than that of the session before, and

@@ -91,8 +91,11 @@ func (s *Store) Load(_ context.Context, key string) (*walletauth.Session, error)
 	return c.session, err
 }
 
-// Update is [walletauth.TokenStore.Update]. The ctx given to fn ends only when
-// ctx does. What fn returns is stored even if ctx has ended by then.
+// Update is [walletauth.TokenStore.Update]. The ctx given to fn ends when ctx
+// does. If the disk has no room for another session, it has ended before fn is
+// called, with the reason as its cause: fn can still delete, and what it returns
+// is tried to be stored, but it should spend no refresh token. What fn returns
+// is stored even if ctx has ended by then.
 //
 // The errors: that of fn; that of ctx, if it ended while waiting for another
 // Update of key; that the session cannot be encoded; else what is wrong with
@@ -123,7 +126,13 @@ func (s *Store) update(ctx context.Context, key string, fn func(context.Context,
 	if err != nil && !errors.Is(err, walletauth.ErrNoSession) {
 		return err
 	}
-	next, err := fn(ctx, current.session)
+	roomy, noRoom := context.WithCancelCause(ctx)
+	defer noRoom(nil)
+	if err := f.reserve(tempName(key), current.file); err != nil {
+		noRoom(err)
+	}
+	defer func() { err = firstError(err, f.remove(tempName(key))) }() // unless it has become the session
+	next, err := fn(roomy, current.session)
 	if err != nil || next == current.session {
 		return err
 	}
