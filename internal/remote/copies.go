@@ -32,6 +32,8 @@ type slot struct {
 	epoch    uint64    // of asOf, so that what was missed between two subscriptions is known
 	changes  int       // heard of so far
 	heard    Stamp     // the last of them
+	awaited  Stamp     // of the last Update here, until it is heard of
+	since    uint64    // the epoch of awaited
 	read     *read     // under way
 }
 
@@ -153,8 +155,9 @@ func (c *copies) learn(l look, s *walletauth.Session, stamp Stamp, own bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	was := l.slot
-	current := was.changes == l.changes || was.heard == stamp
+	current := was.changes == l.changes || was.heard == stamp && (own || !was.awaits(c.epoch))
 	if own && current { // so that a slower look does not bring back what was before
+		was.await(stamp, l.epoch)
 		was.changes++
 		was.heard = stamp
 	}
@@ -173,6 +176,20 @@ func (c *copies) learn(l look, s *walletauth.Session, stamp Stamp, own bool) {
 	}
 }
 
+// await notes that a message of our own Update is on its way, unless it has
+// come already.
+func (s *slot) await(stamp Stamp, epoch uint64) {
+	s.awaited, s.since = Stamp{}, epoch
+	if s.heard != stamp {
+		s.awaited = stamp
+	}
+}
+
+// awaits reports whether that message is yet to come. Messages come in the order
+// of the changes: until then all are of what was before, and none tells what is
+// current.
+func (s *slot) awaits(epoch uint64) bool { return s.awaited != (Stamp{}) && s.since == epoch }
+
 // hear takes a message in. A session that was replaced is kept for the time
 // when the server cannot be asked; one that was deleted is not.
 func (c *copies) hear(m Message) {
@@ -187,10 +204,13 @@ func (c *copies) hear(m Message) {
 	}
 	s.changes++
 	s.heard = m.Stamp
+	if s.awaited == m.Stamp {
+		s.awaited = Stamp{}
+	}
 	if m.Deleted {
 		s.session = nil
 	}
-	s.outdated = s.stamp != m.Stamp
+	s.outdated = s.stamp != m.Stamp || s.awaits(c.epoch)
 }
 
 // decoded returns the session that was stored with stamp if a copy of it is

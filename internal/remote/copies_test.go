@@ -82,6 +82,31 @@ var crossings = map[string]struct {
 		c.learn(c.begin("k"), session(2), own, true)
 		c.learn(l, session(1), before, false)
 	}, 0},
+	"an answer from before a save comes after it, and its message too": {func(c *copies) {
+		c.learn(c.begin("k"), session(1), before, true)
+		l := c.begin("k")
+		c.learn(c.begin("k"), session(2), own, true)
+		c.hear(Message{ID: "k", Stamp: before})
+		c.learn(l, session(1), before, false)
+	}, 0},
+	"a save, an answer from before it, and then the message of that": {func(c *copies) {
+		c.learn(c.begin("k"), session(1), before, true)
+		l := c.begin("k")
+		c.learn(c.begin("k"), session(2), own, true)
+		c.hear(Message{ID: "k", Stamp: others, Deleted: true})
+		c.learn(l, session(1), before, false)
+		c.hear(Message{ID: "k", Stamp: before})
+	}, 0},
+	"a save whose message comes late": {func(c *copies) {
+		c.learn(c.begin("k"), session(2), own, true)
+		c.hear(Message{ID: "k", Stamp: before})
+		c.hear(Message{ID: "k", Stamp: own})
+	}, 2},
+	"a save whose message was lost, and then another's": {func(c *copies) {
+		c.learn(c.begin("k"), session(2), own, true)
+		c.hear(Message{ID: "k", Stamp: others})
+		c.learn(c.begin("k"), session(3), others, false)
+	}, 3},
 	"none from before a login comes after it": {func(c *copies) {
 		l := c.begin("k")
 		c.learn(c.begin("k"), session(2), own, true)
