@@ -226,31 +226,52 @@ func (f *flight) tradedIn(s *Session) bool { return f.waiting != nil && f.waitin
 // returned.
 func (f *flight) conclude(ctx context.Context, err error) {
 	err = scrub(err, f.stale, f.stored, f.result)
-	saved := f.result != nil && err == nil
 	if err == nil {
 		f.stalled.clear(f.key)
 	}
 	switch {
 	case f.bought != nil:
-		f.tell(ctx, RefreshSucceeded, f.result, nil)
-		if !saved {
-			f.tell(ctx, SaveFailed, f.result, err)
-			f.saveLater(ctx, f.key, f.bought)
-		}
+		f.concludeRefresh(ctx, err)
 	case f.result != nil:
 		f.tell(ctx, SessionAdopted, f.result, nil)
-	case f.err == nil && err != nil:
-		f.err = fmt.Errorf("walletauth: no refresh without the store's exclusion: %w", err)
-		f.stalled.fail(f.key, &failure{f.err}, func(int) time.Duration { return time.Second })
 	case f.err == nil:
-		f.err = errors.New("walletauth: TokenStore.Update did not call its function")
+		f.err = f.noTurn(err)
 	}
-	overtaken := f.bought == nil && f.waiting != nil && f.result != f.waiting.session
-	if saved && f.waiting != nil && f.unsaved.drop(f.key, f.waiting) && !overtaken {
-		f.tell(ctx, SavedLater, f.result, nil)
+	if f.result != nil && err == nil {
+		f.concludeWaiting(ctx)
 	}
 	if f.err != nil && !errors.Is(f.err, ErrSessionExpired) && !errors.Is(f.err, ErrNoSession) {
 		f.tell(ctx, RefreshFailed, f.stale, f.err)
+	}
+}
+
+func (f *flight) concludeRefresh(ctx context.Context, err error) {
+	f.tell(ctx, RefreshSucceeded, f.result, nil)
+	if err != nil {
+		f.tell(ctx, SaveFailed, f.result, err)
+		f.saveLater(ctx, f.key, f.bought)
+	}
+}
+
+// noTurn says why there was none. While the store gives no exclusion it is not
+// asked again for a second.
+func (f *flight) noTurn(err error) error {
+	if err == nil {
+		return errors.New("walletauth: TokenStore.Update did not call its function")
+	}
+	err = fmt.Errorf("walletauth: no refresh without the store's exclusion: %w", err)
+	f.stalled.fail(f.key, &failure{err}, func(int) time.Duration { return time.Second })
+	return err
+}
+
+// concludeWaiting forgets what an earlier flight could not store, now that the
+// store holds it, its successor, or what somebody else had put in its place.
+func (f *flight) concludeWaiting(ctx context.Context) {
+	if f.waiting == nil || !f.unsaved.drop(f.key, f.waiting) {
+		return
+	}
+	if f.bought != nil || f.result == f.waiting.session {
+		f.tell(ctx, SavedLater, f.result, nil)
 	}
 }
 
