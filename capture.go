@@ -43,7 +43,7 @@ func readLogin(h http.Header, body []byte) *Session {
 // unpacked returns nil, which is no session, for what is not gzip or too large.
 func unpacked(packed []byte) []byte {
 	r, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil || len(packed) >= maxReply {
+	if err != nil {
 		return nil
 	}
 	body, err := io.ReadAll(io.LimitReader(r, maxReply))

@@ -214,14 +214,16 @@ func TestLoginsAreStoredOverSockets(t *testing.T) {
 // write and what it holds.
 type failingStore struct {
 	walletauth.MemoryStore
-	mu   sync.Mutex // guards fail
-	fail bool
+	mu      sync.Mutex // guards what follows
+	fail    bool
+	updates int
 }
 
 func (s *failingStore) setFail(fail bool) { s.mu.Lock(); defer s.mu.Unlock(); s.fail = fail }
 
 func (s *failingStore) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
 	s.mu.Lock()
+	s.updates++
 	fail := s.fail
 	s.mu.Unlock()
 	return s.MemoryStore.Update(ctx, key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
@@ -310,6 +312,21 @@ func TestLoginThatCouldNotBeStoredGivesWayToALaterOne(t *testing.T) {
 		}
 		if s, err := w.transport.Session(t.Context()); err != nil || s.UserID != "user-2" {
 			t.Errorf("in use: %v, %v, want the later login", s, err)
+		}
+	})
+}
+
+func TestLoginThatIsStoredSettlesTheChangeThatCouldNotBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newCapture(t)
+		store, _ := w.failing(t, w.Login("user-1"))
+		w.wantStatus(t, "POST", "/users/logout", 204)
+		store.setFail(false)
+		before := store.updates
+		w.post(t, "/users/login-anonymously", "{}")
+		time.Sleep(time.Minute)
+		if n := store.updates - before; n != 1 {
+			t.Errorf("%d updates, want that of the login alone", n)
 		}
 	})
 }
