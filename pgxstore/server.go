@@ -133,7 +133,9 @@ func scan(row func(...any) error, r *remote.Record, before ...any) error {
 	if err := row(append(before, &stamp, &r.Data)...); err != nil {
 		return err
 	}
-	copy(r.Stamp[:], stamp)
+	if len(stamp) == len(r.Stamp) { // one of another length is none
+		copy(r.Stamp[:], stamp)
+	}
 	return nil
 }
 

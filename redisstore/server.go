@@ -98,21 +98,43 @@ func (s *server) Acquire(ctx context.Context, id string, owner remote.Stamp, lea
 	if err != nil {
 		return g, false, err
 	}
-	if g.Fence, _ = reply[0].(int64); g.Fence == 0 {
-		return g, false, nil
-	}
-	g.Record, err = record(reply[1:])
-	return g, err == nil, err
+	return grant(reply)
 }
 
-// record reads a stamp and the data, both nil if there is none.
+// grant reads a fence and a record. The fence 0, alone, is a refusal.
+func grant(reply []any) (g remote.Grant, granted bool, err error) {
+	if len(reply) == 0 {
+		return g, false, errors.New("a script answered without a fence")
+	}
+	fence, ok := reply[0].(int64)
+	switch {
+	case !ok || fence < 0:
+		return g, false, errors.New("a script answered with a fence that is none")
+	case fence == 0:
+		return g, false, nil
+	}
+	r, err := record(reply[1:])
+	if err != nil {
+		return g, false, err
+	}
+	return remote.Grant{Record: r, Fence: fence}, true, nil
+}
+
+// record reads a stamp and the data, both nil if there is none. A reply of
+// another shape is an error: to take it for no session would log the user out.
 func record(reply []any) (r remote.Record, err error) {
 	if len(reply) != 2 {
 		return r, fmt.Errorf("a script answered with %d values", len(reply))
 	}
-	stamp, _ := reply[0].(string)
-	copy(r.Stamp[:], stamp)
-	if data, ok := reply[1].(string); ok {
+	stamp, isStamp := reply[0].(string)
+	data, isData := reply[1].(string)
+	if !isStamp && reply[0] != nil || !isData && reply[1] != nil {
+		return r, errors.New("a script answered with values that are no strings")
+	}
+	if len(stamp) == len(r.Stamp) {
+		copy(r.Stamp[:], stamp)
+	}
+	if isData {
 		r.Data = []byte(data)
 	}
 	return r, nil

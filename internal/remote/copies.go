@@ -214,11 +214,12 @@ func (c *copies) hear(m Message) {
 }
 
 // decoded returns the session that was stored with stamp if a copy of it is
-// at hand, so that it need not be decoded again.
+// at hand, so that it need not be decoded again. Without a stamp, as of a record
+// that was restored by hand, one is like the other.
 func (c *copies) decoded(l look, stamp Stamp) *walletauth.Session {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if l.slot.stamp != stamp {
+	if l.slot.stamp != stamp || stamp == (Stamp{}) {
 		return nil
 	}
 	return l.slot.session

@@ -30,23 +30,24 @@ func FuzzRecord(f *testing.F) {
 	f.Add("", []byte("null"), []byte(`{"id":1}`))
 	f.Fuzz(func(t *testing.T, key string, first, second []byte) {
 		for _, codec := range codecs {
-			checkRecords(t, codec, key, first, second)
+			checkRecords(t, codec, key, Record{newStamp(), first}, Record{newStamp(), second})
+			checkRecords(t, codec, key, Record{Data: first}, Record{Data: second})
 		}
 	})
 }
 
-func checkRecords(t *testing.T, codec walletauth.Codec, key string, records ...[]byte) {
+func checkRecords(t *testing.T, codec walletauth.Codec, key string, records ...Record) {
 	server := &memory{deaf: true}
 	s := New(Config{Name: "test", Server: server, Codec: codec, Copies: 2, AtOnce: 1})
 	defer s.Close()
-	for _, data := range records {
-		err := server.call("Put", key, func(r *row) { r.Record = Record{newStamp(), data} })
+	for _, record := range records {
+		err := server.call("Put", key, func(r *row) { r.Record = record })
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.copies.hear(Message{ID: key, Stamp: newStamp()}) // so that the server is asked
 		got, err := s.Load(t.Context(), key)
-		checkRead(t, codec, key, data, got, err)
+		checkRead(t, codec, key, record.Data, got, err)
 		err = s.Update(t.Context(), key, func(_ context.Context, current *walletauth.Session) (*walletauth.Session, error) {
 			if got == nil && current != nil || got != nil && *current != *got {
 				t.Errorf("Update sees %v, Load saw %v", current, got)
