@@ -1,0 +1,57 @@
+//go:build linux
+
+package chaos_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
+)
+
+// disk is a small file system of its own.
+type disk struct{ path string }
+
+func newDisk(t *testing.T, size string) *disk {
+	t.Helper()
+	path, err := remotetest.Folder()
+	if err == nil {
+		err = syscall.Mount("none", path, "tmpfs", 0, "mode=0700,size="+size)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(path, syscall.MNT_DETACH) }) // it ends with the namespace anyway
+	return &disk{path}
+}
+
+// fill keeps the disk full until ctx ends: what is freed meanwhile is taken.
+func (d *disk) fill(ctx context.Context, filled func()) error {
+	path := filepath.Join(d.path, "filler")
+	filler, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	defer filler.Close()
+	zeros := make([]byte, 1<<20)
+	for first := true; ; first = false {
+		for err = nil; err == nil; {
+			_, err = filler.Write(zeros)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			return err
+		}
+		if first {
+			go filled() // it may wait for what this keeps from happening
+		}
+		if !pause(ctx, 5*time.Millisecond) {
+			return nil
+		}
+	}
+}

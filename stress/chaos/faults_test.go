@@ -1,0 +1,182 @@
+//go:build linux
+
+package chaos_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
+)
+
+// fault is something that befalls the processes, the API or the store.
+type fault struct {
+	name   string
+	strike func(*rand.Rand) error // returns when it is over
+}
+
+// someTime is for how long a fault lasts.
+func someTime(r *rand.Rand) time.Duration {
+	return 100*time.Millisecond + time.Duration(r.Int64N(int64(800*time.Millisecond)))
+}
+
+// breath is what a store's client needs to get through between two faults: the
+// stores try again every 250 ms at most. Faults in a row would be one long one,
+// and outlast the lease.
+const breath = 300 * time.Millisecond
+
+// lane strikes with one fault after another, in random order, until the time is
+// up and each has struck.
+func (c *chaos) lane(number uint64, deck []fault) {
+	r := rand.New(rand.NewPCG(c.seed, number))
+	for round := 0; round == 0 || c.faulty.Err() == nil; round++ {
+		r.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+		for _, f := range deck {
+			if round > 0 && c.faulty.Err() != nil {
+				return
+			}
+			if err := f.strike(r); err != nil {
+				c.t.Errorf("%s: %v", f.name, err)
+				return
+			}
+			c.faults.add(f.name, 1)
+			<-time.After(breath + someTime(r)/2)
+		}
+	}
+}
+
+const killedInstead = "process killed instead of the reply to its refresh"
+
+// processFaults befall the workers.
+func (c *chaos) processFaults() []fault {
+	restart := func(p *process) error { c.fleet.kill(p); return c.fleet.start(p.place) }
+	someone := func(r *rand.Rand) *process { return c.fleet.at(r.IntN(workers)) }
+	random := fault{"process killed at random", func(r *rand.Rand) error { return restart(someone(r)) }}
+	return []fault{
+		random, random, random,
+		{killedInstead, func(*rand.Rand) error { return c.shoot(&shot{instead: true}) }},
+		{"process killed within 5 ms of the reply to its refresh", func(r *rand.Rand) error {
+			return c.shoot(&shot{after: time.Duration(r.Int64N(int64(5 * time.Millisecond)))})
+		}},
+		{"process stopped and continued", func(r *rand.Rand) error {
+			p := someone(r)
+			if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				return err
+			}
+			<-time.After(someTime(r))
+			return p.cmd.Process.Signal(syscall.SIGCONT)
+		}},
+	}
+}
+
+// shoot waits for a refresh to be granted, and starts who was killed by it
+// again.
+func (c *chaos) shoot(s *shot) error {
+	s.hit = make(chan string, 1)
+	c.api.aim.Store(s)
+	select {
+	case name := <-s.hit:
+		return c.fleet.start(c.fleet.named(name).place)
+	case <-time.After(patience):
+		return errors.New("no refresh was granted")
+	}
+}
+
+// apiFaults befall the API.
+func (c *chaos) apiFaults() []fault {
+	trouble := func(name string, t trouble) fault {
+		return fault{"API: " + name, func(r *rand.Rand) error {
+			c.api.trouble.Store(&t)
+			<-time.After(someTime(r))
+			c.api.trouble.Store(nil)
+			return nil
+		}}
+	}
+	return []fault{
+		trouble("answers 503", trouble503),
+		trouble("answers 429", trouble429),
+		trouble("slow", troubleSlow),
+		trouble("hangs up before it has done anything", troubleDrop),
+	}
+}
+
+var (
+	trouble503  = trouble{status: http.StatusServiceUnavailable}
+	trouble429  = trouble{status: http.StatusTooManyRequests, header: http.Header{"Retry-After": {"1"}}}
+	troubleSlow = trouble{delay: 300 * time.Millisecond}
+	troubleDrop = trouble{drop: true}
+)
+
+// server is the server of a store, with its data on a disk of its own.
+type server struct {
+	start   func() error
+	service func() *remotetest.Service
+	proxy   *proxy
+	disk    *disk
+	write   func()        // has the server take room on the disk, if it can
+	ended   int           // how often the server ended because the disk was full
+	longest time.Duration // that it was away
+}
+
+func (s *server) away(since time.Time) { s.longest = max(s.longest, time.Since(since)) }
+
+func (s *server) faults(c *chaos) []fault {
+	hold := func(name string, begin, end func()) fault {
+		return fault{name, func(r *rand.Rand) error {
+			defer s.away(time.Now())
+			begin()
+			<-time.After(someTime(r))
+			end()
+			return nil
+		}}
+	}
+	signal := func(sig syscall.Signal) func() { return func() { s.service().Signal(sig) } }
+	behave := func(m manner) func() { return func() { s.proxy.set(m) } }
+	cut := func() { c.faults.add("connections cut", s.proxy.cut()) }
+	return []fault{
+		{"server killed", func(r *rand.Rand) error {
+			defer s.away(time.Now())
+			s.service().Signal(syscall.SIGKILL)
+			s.service().Stop(syscall.SIGKILL)
+			<-time.After(someTime(r) / 2)
+			return s.restart()
+		}},
+		hold("server stopped and continued", signal(syscall.SIGSTOP), signal(syscall.SIGCONT)),
+		hold("all connections cut", cut, func() {}),
+		hold("connections refused", func() { s.proxy.set(refuses); cut() }, behave(passes)),
+		hold("data delayed", behave(delays), behave(passes)),
+		hold("data swallowed", behave(swallows), func() { s.proxy.set(passes); cut() }),
+		{"disk full", s.full},
+	}
+}
+
+// full fills the disk, has the server notice, and starts it again if it has
+// ended from that.
+func (s *server) full(r *rand.Rand) error {
+	defer s.away(time.Now())
+	ctx, cancel := context.WithTimeout(context.Background(), someTime(r))
+	defer cancel()
+	if err := s.disk.fill(ctx, s.write); err != nil {
+		return err
+	}
+	if !s.service().Ended() {
+		return nil
+	}
+	s.ended++
+	return s.restart()
+}
+
+// restart tries until it works: PostgreSQL refuses while a process of the one
+// before is left.
+func (s *server) restart() (err error) {
+	for end := time.Now().Add(patience); time.Now().Before(end); <-time.After(50 * time.Millisecond) {
+		if err = s.start(); err == nil {
+			return nil
+		}
+	}
+	return err
+}

@@ -1,0 +1,271 @@
+//go:build linux
+
+package chaos_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/walletauth/walletauth"
+)
+
+// ledger is what the stand-in granted and refused, and what the workers made of
+// it. Tokens are in it as marks. It knows two ways in which a session may end,
+// and both take a process that was killed while it refreshed:
+//
+//   - Between commit and save. The worker has traded token A in for B and dies
+//     before B is saved: nobody is left who knows B, so another worker sends A
+//     again, at which the stand-in ends the session. The ledger sees A come
+//     back, knows who had traded it in, that this process was killed, that its
+//     journal says nothing of a save of B, and that the session was given no
+//     token after B.
+//   - On the way to the commit. The worker sends A and dies while the API has
+//     not come to its request yet. Either the API then trades A in for B, which
+//     nobody is there to take. Or another worker takes over first, trades A in,
+//     and saves B; then A comes from the dead. The ledger knows when the request
+//     arrived, and that its sender was dead by the time of the trade. The latter
+//     takes an API that is slower than the takeover, so that with a lease it
+//     hardly happens.
+//
+// Whatever else ends a session is a mistake of the library.
+type ledger struct {
+	began time.Time
+
+	mu       sync.Mutex // guards what follows
+	trades   map[string]*trade
+	issued   map[string]*trade
+	sessions map[string]*session
+	reuses   []reuse
+	killed   map[string]time.Duration
+	ending   bool // workers are to end by themselves
+	requests int  // that got their answer
+	failures map[string]int
+	unsaved  int             // saves that failed
+	over     map[string]bool // keys of which a request was told so
+	strange  []string        // what must not be and is not about a session that was lost
+	history  map[string][]string
+}
+
+// trade is a refresh that was granted.
+type trade struct {
+	session        *session
+	process        string
+	spent, brought string
+	at             time.Duration
+	saved          bool
+}
+
+type session struct {
+	key    string
+	newest string // the token that it was given last
+	over   bool
+}
+
+// reuse is a spent token that was sent again.
+type reuse struct {
+	trade   *trade // in which it was spent
+	by      string
+	arrived time.Duration
+	last    bool // nothing had been granted to the session since
+}
+
+func newLedger() *ledger {
+	return &ledger{
+		began: time.Now(), trades: make(map[string]*trade), issued: make(map[string]*trade),
+		sessions: make(map[string]*session), killed: make(map[string]time.Duration),
+		failures: make(map[string]int), over: make(map[string]bool), history: make(map[string][]string),
+	}
+}
+
+func (l *ledger) now() time.Duration { return time.Since(l.began) }
+
+// note adds to the history of a key. l.mu is held.
+func (l *ledger) note(key, format string, args ...any) {
+	const most = 60 // lines
+	lines := append(l.history[key], fmt.Sprintf("%9.3f s  ", l.now().Seconds())+fmt.Sprintf(format, args...))
+	l.history[key] = lines[max(0, len(lines)-most):]
+}
+
+func (l *ledger) login(s *walletauth.Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sessions[s.ID] = &session{key: s.UserID, newest: mark(s.RefreshToken)}
+	l.note(s.UserID, "login, with %s", mark(s.RefreshToken))
+}
+
+// granted is a refresh that the stand-in has committed.
+func (l *ledger) granted(process, token string, next *walletauth.Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := &trade{session: l.sessions[next.ID], process: process, spent: mark(token), brought: mark(next.RefreshToken), at: l.now()}
+	t.session.newest = t.brought
+	l.trades[t.spent], l.issued[t.brought] = t, t
+	l.note(t.session.key, "%s trades %s in for %s", process, t.spent, t.brought)
+}
+
+// refused is a refresh that the stand-in refused, and when it had arrived. It
+// returns the key that has lost its session by it, "" if none has.
+func (l *ledger) refused(process, id, token string, arrived time.Duration) (lost string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, t := l.sessions[id], l.trades[mark(token)]
+	switch {
+	case s == nil:
+		l.strange = append(l.strange, process+" sent the id of no session")
+	case t != nil:
+		l.note(s.key, "%s sends %s, which is spent", process, t.spent)
+		l.reuses = append(l.reuses, reuse{t, process, arrived, t.brought == s.newest})
+		if !s.over {
+			lost, s.over = s.key, true
+		}
+	case !s.over:
+		l.strange = append(l.strange, fmt.Sprintf("%s was refused %s of %s, which is not spent", process, mark(token), s.key))
+	}
+	return lost
+}
+
+// read takes in a line of a worker's journal.
+func (l *ledger) read(process string, words []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch words[0] {
+	case "ok":
+		l.requests++
+	case "failed":
+		key, kind := words[1], words[2]
+		l.requests++
+		l.failures[kind]++
+		if kind == sessionOver {
+			l.over[key] = true
+		}
+	case "got", "saved", "unsaved":
+		l.note(words[1], "%s: %s %s", process, words[0], words[2])
+		if words[0] == "unsaved" {
+			l.unsaved++
+		}
+		if t := l.issued[words[2]]; t != nil && words[0] == "saved" {
+			t.saved = true
+		}
+	default:
+		l.strange = append(l.strange, fmt.Sprintf("%s says %q", process, words))
+	}
+}
+
+func (l *ledger) kill(process string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.killed[process]; !ok {
+		l.killed[process] = l.now()
+	}
+}
+
+// expectEnds says that workers may end by themselves from here on.
+func (l *ledger) expectEnds() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ending = true
+}
+
+func (l *ledger) ended(process string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, killed := l.killed[process]; !killed && (err != nil || !l.ending) {
+		l.strange = append(l.strange, fmt.Sprintf("%s ended by itself: %v", process, err))
+	}
+}
+
+// verdict is what became of the sessions.
+type verdict struct {
+	tokens      int // that were sent twice or more often
+	sent        int // how often they were sent, after the first time
+	killers     int // processes that were killed with a refresh granted and not saved
+	unsaved     int // such refreshes
+	lost        int // sessions
+	onTheWay    int // of these in the second way
+	unexplained []*session
+}
+
+func (l *ledger) judge() (v verdict) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dead, again, lost := make(map[string]bool), make(map[string]bool), make(map[*session]reuse)
+	for _, t := range l.trades {
+		if l.diedUnsaved(t) {
+			dead[t.process] = true
+			v.unsaved++
+		}
+	}
+	for _, r := range l.reuses {
+		again[r.trade.spent] = true
+		first, known := lost[r.trade.session]
+		switch {
+		case !known:
+			lost[r.trade.session] = r
+		case first.trade != r.trade: // the others may send the same token, and no other
+			v.unexplained = append(v.unexplained, r.trade.session)
+		}
+	}
+	for s, r := range lost {
+		switch {
+		case l.wasOnTheWay(r):
+			v.onTheWay++
+		case r.last && l.diedUnsaved(r.trade):
+		default:
+			v.unexplained = append(v.unexplained, s)
+		}
+	}
+	v.tokens, v.sent, v.killers, v.lost = len(again), len(l.reuses), len(dead), len(lost)
+	return v
+}
+
+func (l *ledger) diedUnsaved(t *trade) bool {
+	_, killed := l.killed[t.process]
+	return killed && !t.saved
+}
+
+// wasOnTheWay reports whether a refresh that was traded, or the one that came
+// again, was with the API when its sender died.
+func (l *ledger) wasOnTheWay(r reuse) bool {
+	if r.last && l.diedUnsaved(r.trade) && l.killed[r.trade.process] < r.trade.at {
+		return true
+	}
+	died, killed := l.killed[r.by]
+	return killed && died < r.trade.at && r.arrived < r.trade.at
+}
+
+// wrong lists what must not have happened, with the histories of the keys.
+func (l *ledger) wrong(v verdict) (all []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all = append(all, l.strange...)
+	for _, s := range v.unexplained {
+		all = append(all, "a session of "+s.key+" was lost, and not with a process that was killed:\n"+l.story(s.key))
+	}
+	lost := make(map[string]bool)
+	for _, r := range l.reuses {
+		lost[r.trade.session.key] = true
+	}
+	for key := range l.over {
+		if !lost[key] {
+			all = append(all, "a request of "+key+" was told that its session is over, which none is:\n"+l.story(key))
+		}
+	}
+	if n := l.failures[noSession]; n > 0 {
+		all = append(all, fmt.Sprintf("%d requests were told that there is no session", n))
+	}
+	return all
+}
+
+// story is the end of the history of a key, and who in it was killed. l.mu is
+// held.
+func (l *ledger) story(key string) string {
+	text := strings.Join(l.history[key], "\n")
+	for process, at := range l.killed {
+		if strings.Contains(text, process) {
+			text += fmt.Sprintf("\n%9.3f s  %s was killed", at.Seconds(), process)
+		}
+	}
+	return text
+}

@@ -1,0 +1,37 @@
+//go:build linux
+
+package chaos_test
+
+import (
+	"testing"
+	"time"
+)
+
+// TestAWrongStoreIsNoticed lets workers use stores that are wrong on purpose,
+// without any fault but a slow API, and demands that the ledger complains.
+func TestAWrongStoreIsNoticed(t *testing.T) {
+	for twist := range twists {
+		t.Run(twist, func(t *testing.T) {
+			dir := t.TempDir() + "/sessions"
+			store, err := stores["files"](dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := begin(t, "files", dir, twist, store)
+			c.api.trouble.Store(&troubleSlow) // so that refreshes meet
+			for end := time.Now().Add(patience); len(c.ledger.judge().unexplained) == 0; <-time.After(20 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("no session was lost without an explanation")
+				}
+			}
+			c.fleet.abandon()
+			c.logins.Wait()
+			v := c.ledger.judge()
+			t.Logf("after %v %d sessions were lost, %d of them not with a process",
+				time.Since(c.ledger.began).Round(time.Millisecond), v.lost, len(v.unexplained))
+			if len(c.ledger.wrong(v)) < len(v.unexplained) {
+				t.Error("what is not explained is not reported")
+			}
+		})
+	}
+}

@@ -1,0 +1,67 @@
+//go:build linux
+
+package chaos_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// report logs what was counted, and demands that nothing went wrong and that
+// enough was done to it.
+func (c *chaos) report(took time.Duration) {
+	c.t.Helper()
+	v := c.ledger.judge()
+	c.t.Log(c.table(v, took))
+	for _, wrong := range c.ledger.wrong(v) {
+		c.t.Error(wrong)
+	}
+	stats := c.api.Stats()
+	if other := stats.Violations - stats.Reuses; other > 0 || stats.WrongUser > 0 {
+		c.t.Errorf("%d violations other than a token sent twice: %q", other, c.api.Violations())
+	}
+	if aimed := c.faults.n[killedInstead]; v.killers < aimed || v.lost < aimed {
+		c.t.Errorf("%d processes were killed instead of a reply, and %d had a refresh granted and not saved, and %d sessions were lost: this proves nothing",
+			aimed, v.killers, v.lost)
+	}
+	if stats.Refreshes < users {
+		c.t.Errorf("%d refreshes for %d users: this proves nothing", stats.Refreshes, users)
+	}
+}
+
+func (c *chaos) table(v verdict, took time.Duration) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d processes, %d users, %v of faults, -chaos.seed=%d", workers, users, took.Round(time.Second), c.seed)
+	line := func(n int, name string) { fmt.Fprintf(&b, "\n%8d  %s", n, name) }
+	stats := c.api.Stats()
+	line(c.ledger.requests, "requests that the workers sent and heard of")
+	for _, kind := range sorted(c.ledger.failures) {
+		line(c.ledger.failures[kind], "  failed: "+kind)
+	}
+	line(stats.Requests, "requests that the stand-in served, refreshes included")
+	line(stats.Refreshes, "refreshes granted")
+	line(c.ledger.unsaved, "saves that failed, to be tried again")
+	for _, name := range sorted(c.faults.n) {
+		line(c.faults.n[name], name)
+	}
+	line(len(c.ledger.killed), "processes killed in all")
+	line(v.killers, "  of these with a refresh that was granted and not saved")
+	line(v.unsaved, "  such refreshes")
+	line(v.tokens, "refresh tokens sent twice or more often")
+	line(v.sent, "  how often, after the first time")
+	line(v.lost, "sessions lost")
+	line(v.lost-v.onTheWay-len(v.unexplained), "  with a process that died between the commit and the save")
+	line(v.onTheWay, "  with a process that died while its refresh was on the way to the commit")
+	line(len(v.unexplained), "  otherwise")
+	return b.String()
+}
+
+func sorted(m map[string]int) (names []string) {
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

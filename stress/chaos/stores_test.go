@@ -1,0 +1,97 @@
+//go:build linux
+
+package chaos_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
+	"github.com/walletauth/walletauth/pgxstore"
+)
+
+func TestFiles(t *testing.T) {
+	d := newDisk(t, "1m")
+	dir := d.path + "/sessions"
+	store, _ := stores["files"](dir)
+	c := begin(t, "files", dir, "", store)
+	c.run(c.processFaults(), c.apiFaults(), []fault{{"disk full", func(r *rand.Rand) error {
+		ctx, cancel := context.WithTimeout(context.Background(), someTime(r))
+		defer cancel()
+		return d.fill(ctx, func() {})
+	}}})
+}
+
+func TestRedis(t *testing.T) {
+	d := newDisk(t, "16m")
+	redis, err := remotetest.NewRedisIn(d.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{
+		start:   func() error { return redis.Start("always", "--auto-aof-rewrite-min-size", "1mb") },
+		service: func() *remotetest.Service { return redis.Service },
+		disk:    d, proxy: newProxy(t, redis.Socket), write: func() {}, // the workers do
+	}
+	s.test(t, "redis", "redis://"+s.proxy.listener.Addr().String(), redis.URL())
+}
+
+func TestPostgres(t *testing.T) {
+	d := newDisk(t, "128m")
+	postgres, err := remotetest.NewPostgresIn(d.path, "--wal-segsize=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{
+		start: func() error {
+			return postgres.Start("-c", "min_wal_size=2MB", "-c", "max_wal_size=16MB", "-c", "wal_recycle=off", "-c", "shared_buffers=16MB")
+		},
+		service: func() *remotetest.Service { return postgres.Service },
+		disk:    d, proxy: newProxy(t, postgres.Socket()), write: func() { switchLog(postgres.URL()) },
+	}
+	host, port, _ := strings.Cut(s.proxy.listener.Addr().String(), ":")
+	s.test(t, "postgres", fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable", host, port), postgres.URL())
+}
+
+// test has all faults that a store with a server can meet. The workers reach
+// the server at place.
+func (s *server) test(t *testing.T, name, place, direct string) {
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	store, err := stores[name](direct)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, ok := store.(*pgxstore.Store); ok {
+		if err := p.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := begin(t, name, place, "", store)
+	c.run(c.processFaults(), c.apiFaults(), s.faults(c))
+	t.Logf("%d times the server ended because its disk was full; it was away for %v at most", s.ended, s.longest.Round(time.Millisecond))
+	if s.ended == 0 {
+		t.Error("the server never ended because its disk was full: this proves nothing of it")
+	}
+}
+
+// switchLog has PostgreSQL begin a new file for its log, which it would else do
+// after a while only. Without room for it PostgreSQL ends.
+func switchLog(url string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return // it has ended already
+	}
+	defer conn.Close(ctx)
+	for range 3 {
+		_, _ = conn.Exec(ctx, "SELECT pg_switch_wal(), txid_current()") // likewise
+	}
+}
