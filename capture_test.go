@@ -393,6 +393,27 @@ func TestLogoutThatFailsDeletesNothing(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoLogoutDeletesNothing(t *testing.T) {
+	for _, endpoint := range []string{
+		"GET /users/logout", "POST /users/logout/all", "POST /wallets", "POST /users/passkey/finish-registration",
+	} {
+		w := newCapture(t)
+		w.login(t, "", "user-1")
+		method, path, _ := strings.Cut(endpoint, " ")
+		base := w.transport.Base
+		w.transport.Base = baseFunc(func(req *http.Request) (*http.Response, error) {
+			if req.Method == method && req.URL.Path == path {
+				return reply(req, 204, ""), nil
+			}
+			return base.RoundTrip(req)
+		})
+		w.wantStatus(t, method, path, 204)
+		if w.stored(t, "") == nil {
+			t.Errorf("%s: the session was deleted", endpoint)
+		}
+	}
+}
+
 func TestLogoutWithAnotherSessionsTokenDeletesNothing(t *testing.T) {
 	w := newCapture(t)
 	w.login(t, "", "user-1")

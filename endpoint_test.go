@@ -104,6 +104,10 @@ func TestTokenGoesOnlyToTheAPI(t *testing.T) {
 		"by dots at the end":                 {"https://api.example/v1", "https://api.example/v1/..", false},
 		"dots that stay inside":              {"https://api.example/v1", "https://api.example/v1/a/../wallets", true},
 		"dots without a base path":           {"https://api.example", "https://api.example/../wallets", true},
+		"WalletKit's testnet":                {walletauth.Testnet, walletauth.Testnet + "/wallets", true},
+		"WalletKit's mainnet":                {walletauth.Mainnet, walletauth.Mainnet + "/wallets", true},
+		"neither, by testnet's Transport":    {walletauth.Testnet, "https://other.example/wallets", false},
+		"neither, by mainnet's Transport":    {walletauth.Mainnet, "https://other.example/wallets", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &world{}
