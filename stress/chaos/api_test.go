@@ -24,9 +24,8 @@ type api struct {
 	*walletauthtest.Server
 	socket *httptest.Server
 	ledger *ledger
+	fleet  *fleet
 	lost   func(key string) // is called when a session has ended
-	alive  func(process string) bool
-	kill   func(process string)
 
 	oneByOne sync.Mutex // so that the ledger has the order of the stand-in
 	trouble  atomic.Pointer[trouble]
@@ -48,7 +47,7 @@ type trouble struct {
 type shot struct {
 	instead bool
 	after   time.Duration
-	hit     chan string
+	hit     chan *process
 }
 
 func newAPI(l *ledger) *api {
@@ -63,12 +62,11 @@ func (a *api) Close() {
 }
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	arrived := a.ledger.now()
 	if t := a.trouble.Load(); t != nil && rand.N(2) == 0 && !t.pass(w) {
 		return
 	}
 	if r.URL.Path == "/users/refresh-token" {
-		a.refresh(w, r, arrived)
+		a.refresh(w, r)
 		return
 	}
 	a.Server.ServeHTTP(w, r)
@@ -92,30 +90,35 @@ func (t *trouble) pass(w http.ResponseWriter) bool {
 	return false
 }
 
-func (a *api) refresh(w http.ResponseWriter, r *http.Request, arrived time.Duration) {
-	process := r.UserAgent()
+func (a *api) refresh(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler) // it was killed
 	}
-	reply, granted := a.commit(r, body, arrived)
+	reply, granted := a.commit(r, body)
+	p := a.fleet.named(r.UserAgent())
 	var aim *shot
-	if granted && a.alive(process) {
+	if granted && p != nil {
 		aim = a.aim.Swap(nil)
 	}
 	if aim != nil && aim.instead {
-		aim.fire(a, process)
+		a.fire(aim, p)
 		panic(http.ErrAbortHandler)
 	}
 	send(w, reply)
 	if aim != nil {
 		<-time.After(aim.after)
-		aim.fire(a, process)
+		a.fire(aim, p)
 	}
 }
 
+func (a *api) fire(s *shot, p *process) {
+	a.fleet.kill(p)
+	s.hit <- p
+}
+
 // commit has the stand-in answer, and notes what it did.
-func (a *api) commit(r *http.Request, body []byte, arrived time.Duration) (reply *httptest.ResponseRecorder, granted bool) {
+func (a *api) commit(r *http.Request, body []byte) (reply *httptest.ResponseRecorder, granted bool) {
 	a.oneByOne.Lock()
 	defer a.oneByOne.Unlock()
 	r.Body = io.NopCloser(bytes.NewReader(body))
@@ -131,7 +134,7 @@ func (a *api) commit(r *http.Request, body []byte, arrived time.Duration) (reply
 		a.ledger.granted(r.UserAgent(), sent.Token, &next)
 		return reply, true
 	}
-	if key := a.ledger.refused(r.UserAgent(), sent.ID, sent.Token, arrived); key != "" {
+	if key := a.ledger.refused(r.UserAgent(), sent.ID, sent.Token); key != "" {
 		a.lost(key)
 	}
 	return reply, false
@@ -146,9 +149,4 @@ func send(w http.ResponseWriter, reply *httptest.ResponseRecorder) {
 	w.WriteHeader(reply.Code)
 	_, _ = w.Write(reply.Body.Bytes())        // fails only if the client has gone,
 	_ = http.NewResponseController(w).Flush() // and so does this
-}
-
-func (s *shot) fire(a *api, process string) {
-	a.kill(process)
-	s.hit <- process
 }

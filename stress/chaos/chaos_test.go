@@ -15,7 +15,7 @@ import (
 
 const (
 	workers = 4
-	users   = 30
+	users   = 60
 
 	// patience bounds every wait. Nothing takes as long unless something hangs.
 	patience = time.Minute
@@ -51,8 +51,7 @@ func begin(t *testing.T, name, place, twist string, store walletauth.TokenStore)
 	c.fleet = &fleet{ledger: c.ledger, places: make([]*process, workers),
 		order: order{Store: name, Place: place, Twist: twist, URL: c.api.socket.URL, Keys: keys}}
 	t.Cleanup(c.fleet.abandon)
-	c.api.alive = func(process string) bool { return c.fleet.named(process) != nil }
-	c.api.kill = func(process string) { c.fleet.kill(c.fleet.named(process)) }
+	c.api.fleet = c.fleet
 	c.api.lost = func(key string) { c.logins.Go(func() { c.login(key) }) }
 	for _, key := range keys {
 		c.login(key)

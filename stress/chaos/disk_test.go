@@ -30,7 +30,20 @@ func newDisk(t *testing.T, size string) *disk {
 	return &disk{path}
 }
 
-// fill keeps the disk full until ctx ends: what is freed meanwhile is taken.
+// full keeps the disk full for some time, and until filled has returned, which
+// is called when it is.
+func (d *disk) full(forTime time.Duration, filled func()) error {
+	ctx, free := context.WithCancel(context.Background())
+	defer free()
+	return d.fill(ctx, func() {
+		defer free()
+		enough := time.After(forTime)
+		filled()
+		<-enough
+	})
+}
+
+// fill fills the disk and takes what is freed until ctx ends.
 func (d *disk) fill(ctx context.Context, filled func()) error {
 	path := filepath.Join(d.path, "filler")
 	filler, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -48,7 +61,7 @@ func (d *disk) fill(ctx context.Context, filled func()) error {
 			return err
 		}
 		if first {
-			go filled() // it may wait for what this keeps from happening
+			go filled()
 		}
 		if !pause(ctx, 5*time.Millisecond) {
 			return nil

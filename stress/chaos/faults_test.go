@@ -3,7 +3,6 @@
 package chaos_test
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -49,40 +48,38 @@ func (c *chaos) lane(number uint64, deck []fault) {
 	}
 }
 
-const killedInstead = "process killed instead of the reply to its refresh"
-
-// processFaults befall the workers.
+// processFaults befall the workers at any moment.
 func (c *chaos) processFaults() []fault {
-	restart := func(p *process) error { c.fleet.kill(p); return c.fleet.start(p.place) }
 	someone := func(r *rand.Rand) *process { return c.fleet.at(r.IntN(workers)) }
-	random := fault{"process killed at random", func(r *rand.Rand) error { return restart(someone(r)) }}
-	return []fault{
-		random, random, random,
-		{killedInstead, func(*rand.Rand) error { return c.shoot(&shot{instead: true}) }},
-		{"process killed within 5 ms of the reply to its refresh", func(r *rand.Rand) error {
-			return c.shoot(&shot{after: time.Duration(r.Int64N(int64(5 * time.Millisecond)))})
-		}},
-		{"process stopped and continued", func(r *rand.Rand) error {
-			p := someone(r)
-			if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-				return err
-			}
-			<-time.After(someTime(r))
-			return p.cmd.Process.Signal(syscall.SIGCONT)
-		}},
-	}
+	killed := fault{"process killed at random", func(r *rand.Rand) error { return c.fleet.replace(someone(r)) }}
+	return []fault{killed, killed, {"process stopped and continued", func(r *rand.Rand) error {
+		p := someone(r)
+		_ = p.cmd.Process.Signal(syscall.SIGSTOP) // it may be killed before,
+		<-time.After(someTime(r))
+		_ = p.cmd.Process.Signal(syscall.SIGCONT) // or while it is stopped
+		return nil
+	}}}
 }
 
-// shoot waits for a refresh to be granted, and starts who was killed by it
-// again.
-func (c *chaos) shoot(s *shot) error {
-	s.hit = make(chan string, 1)
-	c.api.aim.Store(s)
-	select {
-	case name := <-s.hit:
-		return c.fleet.start(c.fleet.named(name).place)
-	case <-time.After(patience):
-		return errors.New("no refresh was granted")
+const killedInstead = "process killed instead of the reply to its refresh"
+
+// aimedFaults kill workers at the worst moment.
+func (c *chaos) aimedFaults() []fault {
+	shoot := func(s *shot) error {
+		s.hit = make(chan *process, 1)
+		c.api.aim.Store(s)
+		select {
+		case p := <-s.hit:
+			return c.fleet.replace(p)
+		case <-time.After(patience):
+			return errors.New("no refresh was granted")
+		}
+	}
+	return []fault{
+		{killedInstead, func(*rand.Rand) error { return shoot(&shot{instead: true}) }},
+		{"process killed within 5 ms of the reply to its refresh", func(r *rand.Rand) error {
+			return shoot(&shot{after: time.Duration(r.Int64N(int64(5 * time.Millisecond)))})
+		}},
 	}
 }
 
@@ -154,13 +151,11 @@ func (s *server) faults(c *chaos) []fault {
 	}
 }
 
-// full fills the disk, has the server notice, and starts it again if it has
-// ended from that.
+// full fills the disk, has the server notice, and starts it again if that has
+// ended it.
 func (s *server) full(r *rand.Rand) error {
 	defer s.away(time.Now())
-	ctx, cancel := context.WithTimeout(context.Background(), someTime(r))
-	defer cancel()
-	if err := s.disk.fill(ctx, s.write); err != nil {
+	if err := s.disk.full(someTime(r), s.write); err != nil {
 		return err
 	}
 	if !s.service().Ended() {

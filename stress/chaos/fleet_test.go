@@ -21,6 +21,8 @@ type fleet struct {
 	order  order // of all, but for the name
 	ledger *ledger
 
+	replacing sync.Mutex // so that a place is taken once
+
 	mu      sync.Mutex // guards what follows
 	places  []*process
 	started int
@@ -104,6 +106,17 @@ func (f *fleet) kill(p *process) {
 	f.ledger.kill(p.name)
 	_ = p.cmd.Process.Kill() // if it has ended by itself, the ledger says so
 	<-p.ended
+}
+
+// replace ends a worker, unless somebody did, and has another take its place.
+func (f *fleet) replace(p *process) error {
+	f.replacing.Lock()
+	defer f.replacing.Unlock()
+	if f.at(p.place) != p {
+		return nil
+	}
+	f.kill(p)
+	return f.start(p.place)
 }
 
 // at returns who is at a place.

@@ -24,8 +24,8 @@ import (
 //   - On the way to the commit. The worker sends A and dies while the API has
 //     not come to its request yet. Either the API then trades A in for B, which
 //     nobody is there to take. Or another worker takes over first, trades A in,
-//     and saves B; then A comes from the dead. The ledger knows when the request
-//     arrived, and that its sender was dead by the time of the trade. The latter
+//     and saves B; then A comes from the dead. The ledger knows that the sender
+//     was dead by the time of the trade, so it has sent A before. The latter
 //     takes an API that is slower than the takeover, so that with a lease it
 //     hardly happens.
 //
@@ -65,10 +65,10 @@ type session struct {
 
 // reuse is a spent token that was sent again.
 type reuse struct {
-	trade   *trade // in which it was spent
-	by      string
-	arrived time.Duration
-	last    bool // nothing had been granted to the session since
+	trade *trade // in which it was spent
+	by    string
+	last  bool // nothing had been granted to the session since
+	story string
 }
 
 func newLedger() *ledger {
@@ -83,7 +83,7 @@ func (l *ledger) now() time.Duration { return time.Since(l.began) }
 
 // note adds to the history of a key. l.mu is held.
 func (l *ledger) note(key, format string, args ...any) {
-	const most = 60 // lines
+	const most = 40 // lines
 	lines := append(l.history[key], fmt.Sprintf("%9.3f s  ", l.now().Seconds())+fmt.Sprintf(format, args...))
 	l.history[key] = lines[max(0, len(lines)-most):]
 }
@@ -105,9 +105,9 @@ func (l *ledger) granted(process, token string, next *walletauth.Session) {
 	l.note(t.session.key, "%s trades %s in for %s", process, t.spent, t.brought)
 }
 
-// refused is a refresh that the stand-in refused, and when it had arrived. It
-// returns the key that has lost its session by it, "" if none has.
-func (l *ledger) refused(process, id, token string, arrived time.Duration) (lost string) {
+// refused is a refresh that the stand-in refused. It returns the key that has
+// lost its session by it, "" if none has.
+func (l *ledger) refused(process, id, token string) (lost string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s, t := l.sessions[id], l.trades[mark(token)]
@@ -116,7 +116,7 @@ func (l *ledger) refused(process, id, token string, arrived time.Duration) (lost
 		l.strange = append(l.strange, process+" sent the id of no session")
 	case t != nil:
 		l.note(s.key, "%s sends %s, which is spent", process, t.spent)
-		l.reuses = append(l.reuses, reuse{t, process, arrived, t.brought == s.newest})
+		l.reuses = append(l.reuses, reuse{t, process, t.brought == s.newest, l.story(s.key)})
 		if !s.over {
 			lost, s.over = s.key, true
 		}
@@ -140,6 +140,8 @@ func (l *ledger) read(process string, words []string) {
 		if kind == sessionOver {
 			l.over[key] = true
 		}
+	case "event":
+		l.note(words[1], "%s: %s", process, words[2])
 	case "got", "saved", "unsaved":
 		l.note(words[1], "%s: %s %s", process, words[0], words[2])
 		if words[0] == "unsaved" {
@@ -184,7 +186,7 @@ type verdict struct {
 	unsaved     int // such refreshes
 	lost        int // sessions
 	onTheWay    int // of these in the second way
-	unexplained []*session
+	unexplained []reuse
 }
 
 func (l *ledger) judge() (v verdict) {
@@ -204,16 +206,16 @@ func (l *ledger) judge() (v verdict) {
 		case !known:
 			lost[r.trade.session] = r
 		case first.trade != r.trade: // the others may send the same token, and no other
-			v.unexplained = append(v.unexplained, r.trade.session)
+			v.unexplained = append(v.unexplained, r)
 		}
 	}
-	for s, r := range lost {
+	for _, r := range lost {
 		switch {
 		case l.wasOnTheWay(r):
 			v.onTheWay++
 		case r.last && l.diedUnsaved(r.trade):
 		default:
-			v.unexplained = append(v.unexplained, s)
+			v.unexplained = append(v.unexplained, r)
 		}
 	}
 	v.tokens, v.sent, v.killers, v.lost = len(again), len(l.reuses), len(dead), len(lost)
@@ -232,7 +234,7 @@ func (l *ledger) wasOnTheWay(r reuse) bool {
 		return true
 	}
 	died, killed := l.killed[r.by]
-	return killed && died < r.trade.at && r.arrived < r.trade.at
+	return killed && died < r.trade.at
 }
 
 // wrong lists what must not have happened, with the histories of the keys.
@@ -240,8 +242,8 @@ func (l *ledger) wrong(v verdict) (all []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all = append(all, l.strange...)
-	for _, s := range v.unexplained {
-		all = append(all, "a session of "+s.key+" was lost, and not with a process that was killed:\n"+l.story(s.key))
+	for _, r := range v.unexplained {
+		all = append(all, "a session of "+r.trade.session.key+" was lost, and not with a process that was killed:\n"+r.story)
 	}
 	lost := make(map[string]bool)
 	for _, r := range l.reuses {

@@ -17,7 +17,11 @@ import (
 )
 
 const (
-	lifetime = 2 * time.Second // of an access token
+	// lifetime of an access token. A reply that arrives after its access token
+	// has expired is refused, and the session lost with
+	// it, so that no process may stand still for so long between a commit and
+	// its reply: neither a stop, which takes a second, nor a busy machine.
+	lifetime = 5 * time.Second
 
 	// lease is what others wait when a holder is killed. The default of 30 s
 	// would leave little time for anything else. But a session is lost too, and

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 	"github.com/walletauth/walletauth/pgxstore"
 )
@@ -20,42 +21,41 @@ func TestFiles(t *testing.T) {
 	dir := d.path + "/sessions"
 	store, _ := stores["files"](dir)
 	c := begin(t, "files", dir, "", store)
-	c.run(c.processFaults(), c.apiFaults(), []fault{{"disk full", func(r *rand.Rand) error {
-		ctx, cancel := context.WithTimeout(context.Background(), someTime(r))
-		defer cancel()
-		return d.fill(ctx, func() {})
+	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), []fault{{"disk full", func(r *rand.Rand) error {
+		return d.full(someTime(r), func() {})
 	}}})
 }
 
 func TestRedis(t *testing.T) {
 	d := newDisk(t, "16m")
-	redis, err := remotetest.NewRedisIn(d.path)
+	r, err := remotetest.NewRedisIn(d.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{
-		start:   func() error { return redis.Start("always", "--auto-aof-rewrite-min-size", "1mb") },
-		service: func() *remotetest.Service { return redis.Service },
-		disk:    d, proxy: newProxy(t, redis.Socket), write: func() {}, // the workers do
+		start:   func() error { return r.Start("always", "--auto-aof-rewrite-min-size", "1mb") },
+		service: func() *remotetest.Service { return r.Service },
+		disk:    d, proxy: newProxy(t, r.Socket), write: func() { setMuch(r.URL()) },
 	}
-	s.test(t, "redis", "redis://"+s.proxy.listener.Addr().String(), redis.URL())
+	s.test(t, "redis", "redis://"+s.proxy.listener.Addr().String(), r.URL())
 }
 
 func TestPostgres(t *testing.T) {
 	d := newDisk(t, "128m")
-	postgres, err := remotetest.NewPostgresIn(d.path, "--wal-segsize=1")
+	p, err := remotetest.NewPostgresIn(d.path, "--wal-segsize=1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{
 		start: func() error {
-			return postgres.Start("-c", "min_wal_size=2MB", "-c", "max_wal_size=16MB", "-c", "wal_recycle=off", "-c", "shared_buffers=16MB")
+			return p.Start("-c", "min_wal_size=2MB", "-c", "max_wal_size=16MB", "-c", "wal_recycle=off", "-c", "shared_buffers=16MB",
+				"-c", "restart_after_crash=off") // that is the test's to do
 		},
-		service: func() *remotetest.Service { return postgres.Service },
-		disk:    d, proxy: newProxy(t, postgres.Socket()), write: func() { switchLog(postgres.URL()) },
+		service: func() *remotetest.Service { return p.Service },
+		disk:    d, proxy: newProxy(t, p.Socket()), write: func() { switchLog(p.URL()) },
 	}
 	host, port, _ := strings.Cut(s.proxy.listener.Addr().String(), ":")
-	s.test(t, "postgres", fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable", host, port), postgres.URL())
+	s.test(t, "postgres", fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable", host, port), p.URL())
 }
 
 // test has all faults that a store with a server can meet. The workers reach
@@ -74,24 +74,38 @@ func (s *server) test(t *testing.T, name, place, direct string) {
 		}
 	}
 	c := begin(t, name, place, "", store)
-	c.run(c.processFaults(), c.apiFaults(), s.faults(c))
+	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), s.faults(c))
 	t.Logf("%d times the server ended because its disk was full; it was away for %v at most", s.ended, s.longest.Round(time.Millisecond))
 	if s.ended == 0 {
 		t.Error("the server never ended because its disk was full: this proves nothing of it")
 	}
 }
 
+// setMuch has Redis write more than fits into what is left of a block.
+func setMuch(url string) {
+	options, err := redis.ParseURL(url)
+	if err != nil {
+		panic(err) // it is the test's
+	}
+	options.MaxRetries = -1
+	client := redis.NewClient(options)
+	defer client.Close()
+	for err == nil { // and when it has ended, there is an error
+		err = client.Set(context.Background(), "much", strings.Repeat("x", 64<<10), time.Second).Err()
+	}
+}
+
 // switchLog has PostgreSQL begin a new file for its log, which it would else do
 // after a while only. Without room for it PostgreSQL ends.
 func switchLog(url string) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return // it has ended already
 	}
 	defer conn.Close(ctx)
-	for range 3 {
-		_, _ = conn.Exec(ctx, "SELECT pg_switch_wal(), txid_current()") // likewise
+	for err == nil {
+		_, err = conn.Exec(ctx, "SELECT pg_switch_wal(), txid_current()")
 	}
 }

@@ -35,7 +35,7 @@ type order struct {
 }
 
 const (
-	every  = 250 * time.Millisecond // a request per key and worker, on average
+	every  = 500 * time.Millisecond // a request per key and worker, on average
 	enough = 5 * time.Second        // for a request; programs do not wait for ever
 )
 
@@ -68,7 +68,9 @@ func newWorkerAndRun(text string) error {
 		store = twists[o.Twist](store)
 	}
 	w := &worker{order: o, journal: &journal{out: os.Stdout}}
-	w.transport = &walletauth.Transport{Store: &watched{store, w.journal}, BaseURL: o.URL, Base: newSigned(o.Name)}
+	w.transport = &walletauth.Transport{
+		Store: &watched{store, w.journal}, BaseURL: o.URL, Base: newSigned(o.Name), OnEvent: w.journal.event,
+	}
 	w.client = &http.Client{Transport: w.transport}
 	return w.run()
 }
@@ -208,6 +210,13 @@ func (j *journal) say(words ...string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	_, _ = fmt.Fprintln(j.out, strings.Join(words, "\t")) // if it fails, the test has ended
+}
+
+// event tells why a refresh or a save failed, in one line.
+func (j *journal) event(_ context.Context, e walletauth.Event) {
+	if e.Err != nil {
+		j.say("event", e.Key, string(e.Type)+": "+strings.Join(strings.Fields(e.Err.Error()), " "))
+	}
 }
 
 // watched writes down what a store is given to hold, and what it took.
