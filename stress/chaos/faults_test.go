@@ -137,8 +137,7 @@ func (s *server) faults(c *chaos) []fault {
 	return []fault{
 		{"server killed", func(r *rand.Rand) error {
 			defer s.away(time.Now())
-			s.service().Signal(syscall.SIGKILL)
-			s.service().Stop(syscall.SIGKILL)
+			s.kill()
 			<-time.After(someTime(r) / 2)
 			return s.restart()
 		}},
@@ -163,6 +162,12 @@ func (s *server) full(r *rand.Rand) error {
 	}
 	s.ended++
 	return s.restart()
+}
+
+// kill ends all processes of the server.
+func (s *server) kill() {
+	s.service().Signal(syscall.SIGKILL)
+	s.service().Stop(syscall.SIGKILL)
 }
 
 // restart tries until it works: PostgreSQL refuses while a process of the one

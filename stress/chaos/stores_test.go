@@ -64,6 +64,7 @@ func (s *server) test(t *testing.T, name, place, direct string) {
 	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.kill)
 	store, err := stores[name](direct)
 	if err != nil {
 		t.Fatal(err)

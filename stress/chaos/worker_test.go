@@ -48,21 +48,26 @@ type worker struct {
 }
 
 func work(text string) int {
-	if err := newWorkerAndRun(text); err != nil {
+	var o order
+	err := json.Unmarshal([]byte(text), &o)
+	var w *worker
+	if err == nil {
+		w, err = newWorker(o)
+	}
+	if err == nil {
+		err = w.run()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return 0
 }
 
-func newWorkerAndRun(text string) error {
-	var o order
-	if err := json.Unmarshal([]byte(text), &o); err != nil {
-		return err
-	}
+func newWorker(o order) (*worker, error) {
 	store, err := stores[o.Store](o.Place)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if o.Twist != "" {
 		store = twists[o.Twist](store)
@@ -72,7 +77,7 @@ func newWorkerAndRun(text string) error {
 		Store: &watched{store, w.journal}, BaseURL: o.URL, Base: newSigned(o.Name), OnEvent: w.journal.event,
 	}
 	w.client = &http.Client{Transport: w.transport}
-	return w.run()
+	return w, nil
 }
 
 // run sends requests until it hears "stop". When standard input ends without,
