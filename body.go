@@ -200,16 +200,16 @@ func (h *heldBody) add(p []byte, err error) {
 
 func (h *heldBody) Read(p []byte) (int, error) {
 	for len(p) > 0 {
+		filled := isClosed(h.filled) // so that all that was read ahead is there to be taken
 		if n, err := h.take(p); n > 0 || err != nil {
 			return n, err
+		}
+		if filled {
+			return h.source.Read(p)
 		}
 		select {
 		case <-h.grew:
 		case <-h.filled:
-			if n, err := h.take(p); n > 0 || err != nil {
-				return n, err
-			}
-			return h.source.Read(p)
 		}
 	}
 	return 0, nil

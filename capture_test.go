@@ -121,6 +121,18 @@ func TestLoginIsNotStoredUnlessAskedFor(t *testing.T) {
 	if w.stored(t, "") == nil {
 		t.Errorf("the logout of %s was captured", session.UserID)
 	}
+	again := w.login(t, "", "user-1")
+	req := w.newRequest(t, "POST", "/users/logout", nil)
+	ownToken(req, again)
+	if drain(t, w.mustDo(t, req)); w.stored(t, "") == nil {
+		t.Errorf("the logout of %s with the caller's own token was captured", again.UserID)
+	}
+}
+
+// ownToken makes req one whose caller brings the token of s.
+func ownToken(req *http.Request, s *walletauth.Session) {
+	req.Header.Set("Authorization", "Bearer "+s.AccessToken)
+	req.Header.Set("X-WalletKit-Token-Source", "walletkit")
 }
 
 func TestAnswersWithoutACompleteSessionPassUncaptured(t *testing.T) {
@@ -398,7 +410,7 @@ func TestWhatIsNoLogoutDeletesNothing(t *testing.T) {
 		"GET /users/logout", "POST /users/logout/all", "POST /wallets", "POST /users/passkey/finish-registration",
 	} {
 		w := newCapture(t)
-		w.login(t, "", "user-1")
+		s := w.login(t, "", "user-1")
 		method, path, _ := strings.Cut(endpoint, " ")
 		base := w.transport.Base
 		w.transport.Base = baseFunc(func(req *http.Request) (*http.Response, error) {
@@ -408,8 +420,25 @@ func TestWhatIsNoLogoutDeletesNothing(t *testing.T) {
 			return base.RoundTrip(req)
 		})
 		w.wantStatus(t, method, path, 204)
-		if w.stored(t, "") == nil {
+		own := w.newRequest(t, method, path, nil)
+		ownToken(own, s)
+		if drain(t, w.mustDo(t, own)); w.stored(t, "") == nil {
 			t.Errorf("%s: the session was deleted", endpoint)
+		}
+	}
+}
+
+func TestLogoutWithoutAnAnswerDeletesNothing(t *testing.T) {
+	w := newCapture(t)
+	s := w.login(t, "", "user-1")
+	w.Fail(walletauthtest.Logout, -1, walletauthtest.Fault{Drop: true})
+	for _, own := range []bool{false, true} {
+		req := w.newRequest(t, "POST", "/users/logout", nil)
+		if own {
+			ownToken(req, s)
+		}
+		if _, err := w.client.Do(req); err == nil || w.stored(t, "") == nil {
+			t.Errorf("error %v, stored %v", err, w.stored(t, ""))
 		}
 	}
 }
@@ -418,8 +447,7 @@ func TestLogoutWithAnotherSessionsTokenDeletesNothing(t *testing.T) {
 	w := newCapture(t)
 	w.login(t, "", "user-1")
 	req := w.newRequest(t, "POST", "/users/logout", nil)
-	req.Header.Set("Authorization", "Bearer "+w.Login("user-2").AccessToken)
-	req.Header.Set("X-WalletKit-Token-Source", "walletkit")
+	ownToken(req, w.Login("user-2"))
 	resp := w.mustDo(t, req)
 	if drain(t, resp); resp.StatusCode != 204 || w.stored(t, "") == nil {
 		t.Errorf("status %d, stored %v", resp.StatusCode, w.stored(t, ""))

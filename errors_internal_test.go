@@ -100,6 +100,13 @@ func TestALongMessageIsCut(t *testing.T) {
 	}
 }
 
+func TestAMessageThatIsLongEnoughIsWhole(t *testing.T) {
+	whole := strings.Repeat("m", maxMessage)
+	if refused := presentable(&RefreshError{Message: whole}).(*RefreshError); refused.Message != whole {
+		t.Errorf("got %q", refused.Message)
+	}
+}
+
 func TestRefreshErrorSaysWhatIsKnown(t *testing.T) {
 	for _, row := range []struct {
 		err  RefreshError
