@@ -17,24 +17,25 @@ func (d *drive) check(t *testing.T, s seen) {
 	if s.Reuses > 0 || s.RefreshesRefused > 0 || len(s.Violations) > 0 {
 		t.Errorf("%d refresh tokens were sent twice, %d refreshes were refused; violations: %q", s.Reuses, s.RefreshesRefused, s.Violations)
 	}
-	wrong := 0
+	wrong, managed := 0, int(d.rounds())
 	for i, refreshed := range s.Refreshed {
-		if err := d.ledgers[i].explain(refreshed, i < busy); err != "" && wrong < 10 {
+		if err := d.ledgers[i].explain(refreshed, managed, i < busy); err != "" && wrong < 10 {
 			wrong++
 			t.Errorf("session %d, %d requests: %d refreshes, %s", i, d.ledgers[i].requests, refreshed, err)
 		}
 	}
 }
 
-// explain says what is wrong with a number of refreshes, if anything.
-func (l *ledger) explain(refreshed int, overlapping bool) string {
+// explain says what is wrong with a number of refreshes after so many rounds,
+// if anything.
+func (l *ledger) explain(refreshed, rounds int, overlapping bool) string {
 	most := l.possible
 	if overlapping {
 		most = l.mostOverall()
 	}
 	switch {
 	case l.requests < rounds:
-		return "and it was hardly used"
+		return "and others were used more often"
 	case l.needed < rounds-1:
 		return "and its token ended hardly ever: this proves nothing"
 	case refreshed < l.needed:

@@ -43,9 +43,10 @@ func newDrive(t *testing.T, api *standIn) *drive {
 	d := &drive{url: api.URL, store: &walletauth.MemoryStore{}, ended: make(chan struct{})}
 	d.transport = &walletauth.Transport{
 		Store: d.store, BaseURL: api.URL,
-		// A connection for each caller and for each refresh behind one: with the
-		// default of two, most would be made anew for each request.
-		Base: &http.Transport{MaxIdleConnsPerHost: 2 * callers},
+		// A connection for each caller: with the default of two, most would be
+		// made anew for each request. No more, so that their number is soon level;
+		// refreshes behind a request wait for one.
+		Base: &http.Transport{MaxConnsPerHost: callers, MaxIdleConnsPerHost: callers},
 	}
 	d.client = &http.Client{Transport: d.transport}
 	for i, s := range api.Sessions {
@@ -69,18 +70,26 @@ func (d *drive) stop() {
 	d.working.Wait()
 }
 
-// work goes through the sessions that are this caller's own, round by round,
-// and after every fourth uses one of those that all callers use.
 func (d *drive) work(t *testing.T, number int) {
 	c := &d.callers[number]
-	for ; d.goesOn(); c.rounds.Add(1) {
-		for own := busy + number; own < len(d.ledgers) && d.goesOn(); own += callers {
-			d.request(t, c, own)
-			if own/callers%4 == 0 {
-				d.request(t, c, rand.IntN(busy))
-			}
+	for d.round(t, c, number) {
+		c.rounds.Add(1)
+	}
+}
+
+// round uses the sessions that are this caller's own, and after every fourth
+// one that all callers use. It reports whether it came to its end.
+func (d *drive) round(t *testing.T, c *caller, number int) bool {
+	for own := busy + number; own < len(d.ledgers); own += callers {
+		if !d.goesOn() {
+			return false
+		}
+		d.request(t, c, own)
+		if own/callers%4 == 0 {
+			d.request(t, c, rand.IntN(busy))
 		}
 	}
+	return d.goesOn()
 }
 
 func (d *drive) goesOn() bool {
