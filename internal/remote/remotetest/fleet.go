@@ -190,11 +190,9 @@ func Visibility(t *testing.T, open Open, place string) {
 	for _, p := range list {
 		p.ready()
 	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
 	for range updates {
 		save()
-		<-tick.C
+		<-time.After(50 * time.Millisecond) // after the save, however long that took
 	}
 	<-time.After(time.Second)
 	for _, p := range list {
