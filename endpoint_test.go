@@ -1,6 +1,7 @@
 package walletauth_test
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
@@ -46,7 +47,7 @@ func (w *world) withToken() (urls []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, v := range w.asked {
-		if strings.HasPrefix(v.header.Get("Authorization"), "Bearer ") || v.header.Get("X-WalletKit-Project-ID") != "" || v.header.Get("X-WalletKit-Token-Source") != "" {
+		if strings.HasPrefix(v.header.Get("Authorization"), "Bearer ") || v.header["X-Walletkit-Project-Id"] != nil || v.header["X-Walletkit-Token-Source"] != nil {
 			urls = append(urls, v.url)
 		}
 	}
@@ -375,6 +376,24 @@ func TestEndpointsThatResemblePublicOnesTakeTheToken(t *testing.T) {
 func TestPublicEndpointWithoutAnyProjectIsSentWithoutOne(t *testing.T) {
 	w := &world{}
 	transport := &walletauth.Transport{Store: &walletauth.MemoryStore{}, BaseURL: "https://api.example", Base: w}
+	resp, err := (&http.Client{Transport: transport}).Post("https://api.example/users/login-anonymously", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if drain(t, resp); len(w.withToken()) > 0 {
+		t.Errorf("header %v", w.asked[0].header)
+	}
+}
+
+func TestProjectThatCannotBeSentIsLeftOutOfPublicEndpoints(t *testing.T) {
+	w, store := &world{}, &walletauth.MemoryStore{}
+	err := store.Update(t.Context(), "", func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+		return &walletauth.Session{ProjectID: "a\nb"}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &walletauth.Transport{Store: store, BaseURL: "https://api.example", Base: w}
 	resp, err := (&http.Client{Transport: transport}).Post("https://api.example/users/login-anonymously", "", nil)
 	if err != nil {
 		t.Fatal(err)
