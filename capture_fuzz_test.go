@@ -68,7 +68,7 @@ func checkCapture(t *testing.T, a answer, saveFails bool) {
 	seen, said := &witness{}, &strings.Builder{}
 	tr := &walletauth.Transport{
 		Store: store, ProjectID: "project-1", CaptureLogin: true,
-		Base:    baseFunc(func(*http.Request) (*http.Response, error) { return a.response(), nil }),
+		Base: baseFunc(func(*http.Request) (*http.Response, error) { return a.response(), nil }),
 		OnEvent: func(_ context.Context, e walletauth.Event) {
 			seen.print(e)
 			seen.print(e.Err)
