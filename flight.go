@@ -204,14 +204,15 @@ func (f *flight) lookAgain(ctx context.Context, s *Session, err error) *Session 
 	if !errors.Is(err, ErrSessionExpired) || f.ended.cause(s) != nil {
 		return nil
 	}
-	for _, pause := range []time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond} {
-		if pause > 0 && !sleep(ctx, f.clock, pause) {
-			break
-		}
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
 		other, err := f.ask(ctx, f.key)
 		if err == nil && newer(other, s, Rejected) && f.valid(other) && !f.tradedIn(other) {
 			return other
 		}
+		if pause > 400*time.Millisecond {
+			break
+		}
+		<-f.clock.After(pause)
 	}
 	f.ended.add(s, err)
 	f.tell(ctx, SessionOver, s, err)

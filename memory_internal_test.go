@@ -52,6 +52,14 @@ func TestAPauseGrowsWithEveryFailureInARow(t *testing.T) {
 	p.demand(t, seconds(1))
 }
 
+func TestAKeyThatWorksEndsNoPauseButItsOwn(t *testing.T) {
+	p := pausesBy(&patient{})
+	p.fail("key", "down", seconds)
+	p.fail("another", "down", seconds)
+	p.clear("another")
+	p.demand(t, seconds(1))
+}
+
 func TestTheSameFailureCountsOnceUntilItsPauseHasEnded(t *testing.T) {
 	c := &patient{}
 	p := pausesBy(c)
@@ -142,6 +150,9 @@ func TestKeysThatWereUsedLeaveNothing(t *testing.T) {
 		each := func(works bool) {
 			t.Helper()
 			for i := range keys {
+				if i%100 == 0 {
+					synctest.Wait() // the more goroutines at once, the more stays allocated for them
+				}
 				req, err := http.NewRequestWithContext(WithKey(t.Context(), fmt.Sprint(i)), "GET", "https://walletkit.test/", nil)
 				if err != nil {
 					t.Fatal(err)

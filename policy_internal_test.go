@@ -76,6 +76,7 @@ func TestLifetimeIsLearned(t *testing.T) {
 	}{
 		{"from the time left at first sight", []*Session{session(-time.Hour, 20*time.Second)}, 20 * time.Second},
 		{"from created_at where that can be a lifetime", []*Session{session(-4*time.Minute, time.Minute)}, 5 * time.Minute},
+		{"from created_at of a minute, the least", []*Session{session(-30*time.Second, 30*time.Second)}, time.Minute},
 		{"but not where it is too long", []*Session{session(-5*time.Minute, time.Minute)}, time.Minute},
 		{"nor too short", []*Session{session(-30*time.Second, 10*time.Second)}, 10 * time.Second},
 		{"the longest seen counts", []*Session{session(-time.Hour, 20*time.Second), session(-time.Hour, 2*time.Minute), session(-time.Hour, time.Second)}, 2 * time.Minute},

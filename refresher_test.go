@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -44,6 +45,7 @@ var answers = map[string]struct {
 	"404":                          {fault: walletauthtest.Fault{Status: 404, Body: ours}, says: "check BaseURL"},
 	"204":                          {fault: walletauthtest.Fault{Status: 204}, says: "check BaseURL"},
 	"422":                          {fault: walletauthtest.Fault{Status: 422, Body: ours}, says: "status 422"},
+	"300":                          {fault: walletauthtest.Fault{Status: 300}, says: "no redirect"},
 	"302":                          {fault: walletauthtest.Fault{Status: 302, Header: http.Header{"Location": {"https://elsewhere.test/"}}}, says: "no redirect"},
 	"307 to another host":          {fault: walletauthtest.Fault{Status: 307, Header: http.Header{"Location": {"https://elsewhere.test/"}}}, says: "no redirect"},
 	"308 to the same host":         {fault: walletauthtest.Fault{Status: 308, Header: http.Header{"Location": {"/users/refresh-token"}}}, says: "no redirect"},
@@ -309,6 +311,21 @@ func TestARefreshSendsWhatTheAPIAsksForAndNoMore(t *testing.T) {
 }
 
 // Whatever a Refresher of one's own gives back is checked like the API's.
+func TestAReplyOfOneMiBIsRead(t *testing.T) {
+	inBubble(t, "with a session in it", func(t *testing.T) {
+		k := newKept(t)
+		fault := replyWith(func(s *walletauth.Session) { s.UserID = k.first.UserID })
+		fault.Body += strings.Repeat(" ", 1<<20-len(fault.Body))
+		k.srv.FailRefresh(1, fault)
+		k.srv.Fail(walletauthtest.ListWallets, 1, walletauthtest.Fault{Status: 200}) // which knows nothing of that session
+		k.at(5 * time.Minute)
+		k.works(0)
+		if k.stored().AccessToken != "access-next" {
+			t.Errorf("stored %v", k.stored())
+		}
+	})
+}
+
 func TestARefreshersAnswerIsChecked(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer func(s walletauth.Session) (*walletauth.Session, error)
@@ -357,6 +374,8 @@ func TestARefresherOfOnesOwnIsRetriedLikeTheAPI(t *testing.T) {
 		"no reply":   &walletauth.RefreshError{Err: errors.New("no reply")},
 		"status 503": &walletauth.RefreshError{StatusCode: 503},
 		"cut off":    fmt.Errorf("backend: %w", io.ErrUnexpectedEOF),
+		"hung up":    fmt.Errorf("backend: %w", io.EOF),
+		"no network": fmt.Errorf("backend: %w", &net.OpError{Op: "dial", Err: errors.New("unreachable")}),
 	} {
 		inBubble(t, name, func(t *testing.T) {
 			sent := 0

@@ -19,7 +19,7 @@ fuzz_flags="-fuzztime 20s -fuzzminimizetime 100x -parallel 1"
 
 # Modules whose tests mostly wait, for processes, servers and locks. They are
 # checked beside the others, in a lane of their own.
-waiting="./examples/fleet ./filestore ./keyring ./pgxstore ./redisstore"
+waiting="./examples/fleet ./filestore ./keyring ./pgxstore ./redisstore ./stress"
 
 # What tests start. They install it themselves, but two lanes must not at once.
 packages="dbus gnome-keyring pgbouncer postgresql redis-server spin"
