@@ -160,6 +160,32 @@ func TestUpdatesOfOneKeyDoNotWaitForThoseOfAnother(t *testing.T) {
 	})
 }
 
+func TestFuncStoreSavesWhatWasBoughtAlthoughTheCallerHasLeft(t *testing.T) {
+	for name, c := range map[string]struct {
+		leave string
+		want  error
+	}{"during fn": {"fn", nil}, "during the save": {"save", context.Canceled}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var tb table
+		st := &walletauth.FuncStore{LoadFunc: tb.get, SaveFunc: func(ctx context.Context, _ string, _ *walletauth.Session) error {
+			if c.leave == "save" {
+				cancel()
+			}
+			return ctx.Err()
+		}}
+		err := st.Update(ctx, "", func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+			if c.leave == "fn" {
+				cancel()
+			}
+			return storedLogin(), nil
+		})
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		cancel()
+	}
+}
+
 func TestFuncStoreSaysWhichFunctionIsMissing(t *testing.T) {
 	var tb table
 	for want, st := range map[string]*walletauth.FuncStore{

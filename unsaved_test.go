@@ -157,14 +157,17 @@ func TestShutdownSaysWhatItCouldNotStoreAndMayBeCalledAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		patience time.Duration // of the caller, 0: without end
 		want     time.Duration
+		attempts int
 	}{
-		"until its ctx ends":                {3 * time.Second, 3 * time.Second},
-		"until RefreshTimeout without that": {0, 30 * time.Second},
+		"until its ctx ends":                {3 * time.Second, 3 * time.Second, 5},
+		"until RefreshTimeout without that": {0, 30 * time.Second, 9},
 	} {
 		inBubble(t, name, func(t *testing.T) {
-			k, _, works := newUnsaving(t)
+			k, st, works := newUnsaving(t)
 			k.at(5 * time.Minute)
 			k.works(0)
+			attempts := 0
+			st.set(func(st *keptStore) { st.after = func(*walletauth.Session) error { attempts++; return errFull } })
 			ctx := t.Context()
 			if c.patience > 0 {
 				var cancel func()
@@ -178,6 +181,9 @@ func TestShutdownSaysWhatItCouldNotStoreAndMayBeCalledAgain(t *testing.T) {
 			}
 			if took := time.Since(start); took != c.want {
 				t.Errorf("Shutdown took %s, want %s", took, c.want)
+			}
+			if attempts != c.attempts { // 100 ms doubling to 10 s
+				t.Errorf("tried %d times, want %d", attempts, c.attempts)
 			}
 			works()
 			k.shutdown()
