@@ -21,6 +21,9 @@ fuzz_flags="-fuzztime 20s -fuzzminimizetime 100x -parallel 1"
 # checked beside the others, in a lane of their own.
 waiting="./examples/fleet ./filestore ./keyring ./pgxstore ./redisstore ./stress"
 
+# What is counted there, of requests, faults and losses, is shown.
+counts="./stress"
+
 # What tests start. They install it themselves, but two lanes must not at once.
 packages="dbus gnome-keyring pgbouncer postgresql redis-server spin"
 
@@ -125,7 +128,10 @@ check() {
 	fi
 	step "$module: staticcheck" in_module "$work/staticcheck" ./...
 	case $module in
-	.) step "$module: tests" in_module go test -v -race -cover ./... ;;
+	.)
+		step "$module: simulation" simulated
+		step "$module: tests" in_module go test -v -race -cover ./...
+		;;
 	"$measures") step "$module: tests" in_module go test -v ./... ;;
 	*) step "$module: tests" in_module go test -v -race ./... ;;
 	esac
@@ -133,6 +139,11 @@ check() {
 	[ "$module" != . ] || step "$module: coverage" covered
 	printf 'ok    %-24s %4d s%s\n' "$module" $(($(date +%s) - since)) "$note"
 	tell
+}
+
+# The simulation at its full length, for which the race detector is too slow.
+simulated() {
+	go test -v -run '^TestSimulation$' . && grep -q '^--- PASS: TestSimulation ' "$log"
 }
 
 # count keeps what the tests of a module came to, subtests included. That a test
@@ -148,6 +159,9 @@ tell() {
 	while read -r _ _ name _; do
 		echo "      skipped: $name"
 	done <"$log.skipped"
+	if [ "$module" = "$counts" ]; then
+		grep -E '^ {4,}[a-z_]+\.go:[0-9]+: |^ {8}' "$log" || true
+	fi
 }
 
 total() {
