@@ -25,7 +25,7 @@ waiting="./examples/fleet ./filestore ./keyring ./pgxstore ./redisstore ./stress
 counts="./stress"
 
 # What tests start. They install it themselves, but two lanes must not at once.
-packages="dbus gnome-keyring pgbouncer postgresql redis-server spin"
+packages="dbus gnome-keyring jq pgbouncer postgresql redis-server spin"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
