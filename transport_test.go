@@ -710,17 +710,23 @@ func TestClientTimeoutEndsTheWaitForARefresh(t *testing.T) {
 }
 
 func TestClientTimeoutAppliesToTheAnswersBody(t *testing.T) {
-	w := connect(t, walletauthtest.NewServer(walletauthtest.Config{TB: t}))
-	w.Handle("GET /endless", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		rw.(http.Flusher).Flush()
-		<-r.Context().Done()
-	}))
-	w.client.Timeout = 50 * time.Millisecond
-	resp := w.mustDo(t, w.newRequest(t, "GET", "/endless", nil))
-	defer resp.Body.Close()
-	if _, err := io.ReadAll(resp.Body); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v, want a timeout", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, walletauthtest.Config{})
+		w.Handle("GET /endless", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			rw.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}))
+		w.client.Timeout = time.Second
+		began := time.Now()
+		resp := w.mustDo(t, w.newRequest(t, "GET", "/endless", nil))
+		defer resp.Body.Close()
+		if _, err := io.ReadAll(resp.Body); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want a timeout", err)
+		}
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("it took %s, want 1 s", took)
+		}
+	})
 }
 
 func TestCookiesOfTheClientPass(t *testing.T) {
