@@ -237,8 +237,19 @@ step() {
 	if "$@" >"$log" 2>&1 </dev/null; then
 		return
 	fi
-	grep -vE '^ *(=== (RUN|PAUSE|CONT|NAME)|--- PASS)' "$log" || true
+	of_failures <"$log"
 	fail "$name"
+}
+
+# of_failures leaves out what go test -v says of tests that passed.
+of_failures() {
+	awk '
+		/^=== (RUN|PAUSE|CONT|NAME) / { now = $3; next }
+		/^ *--- (PASS|SKIP): / { delete said[$3]; now = ""; next }
+		/^ *--- FAIL: / { printf "%s", said[$3]; delete said[$3]; now = "" }
+		now != "" { said[now] = said[now] $0 "\n"; next }
+		{ print }
+		END { for (test in said) printf "%s", said[test] }'
 }
 
 fail() {
