@@ -19,17 +19,19 @@ func TestAWrongStoreIsNoticed(t *testing.T) {
 			}
 			c := begin(t, "files", dir, twist, store)
 			c.api.trouble.Store(&troubleSlow) // so that refreshes meet
-			for end := time.Now().Add(patience); len(c.ledger.judge().unexplained) == 0; <-time.After(20 * time.Millisecond) {
+			var v verdict
+			for end := time.Now().Add(patience); len(v.unexplained) == 0; <-time.After(20 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatal("no session was lost without an explanation")
 				}
+				v = c.ledger.judge()
 			}
-			c.fleet.abandon()
-			c.logins.Wait()
-			v := c.ledger.judge()
+			said := c.ledger.wrong(v) // before workers are killed, which explains much
 			t.Logf("after %v %d sessions were lost, %d of them not with a process",
 				time.Since(c.ledger.began).Round(time.Millisecond), v.lost, len(v.unexplained))
-			if len(c.ledger.wrong(v)) < len(v.unexplained) {
+			c.fleet.abandon()
+			c.logins.Wait()
+			if len(said) < len(v.unexplained) {
 				t.Error("what is not explained is not reported")
 			}
 		})
