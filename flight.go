@@ -128,15 +128,13 @@ func (f *flight) buy(ctx, excl context.Context, s *Session) (*Session, error) {
 
 // notBegun is the error of a refresh that the store would not have begin, with
 // its reason if it gave one. A bare context.Canceled would mean to a caller that
-// it had left itself. As with any store that gives no exclusion, once a second
-// is enough to try behind requests.
+// it had left itself.
 func (f *flight) notBegun(excl context.Context, s *Session) error {
 	err := errors.New("walletauth: the store's exclusion was lost before the refresh was sent")
 	if cause := context.Cause(excl); cause != excl.Err() {
 		err = fmt.Errorf("walletauth: the store would not have a refresh begin: %w", scrub(cause, f.stale, s))
 	}
-	f.stalled.fail(f.key, &failure{err}, func(int) time.Duration { return time.Second })
-	return err
+	return f.stall(err)
 }
 
 // refreshable says why no refresh of s can succeed.
@@ -254,13 +252,17 @@ func (f *flight) concludeRefresh(ctx context.Context, err error) {
 	}
 }
 
-// noTurn says why there was none. While the store gives no exclusion it is not
-// asked again for a second.
+// noTurn says why there was none.
 func (f *flight) noTurn(err error) error {
 	if err == nil {
 		return errors.New("walletauth: TokenStore.Update did not call its function")
 	}
-	err = fmt.Errorf("walletauth: no refresh without the store's exclusion: %w", err)
+	return f.stall(fmt.Errorf("walletauth: no refresh without the store's exclusion: %w", err))
+}
+
+// stall returns err. While the store gives no exclusion, once a second is
+// enough to try behind requests.
+func (f *flight) stall(err error) error {
 	f.stalled.fail(f.key, &failure{err}, func(int) time.Duration { return time.Second })
 	return err
 }

@@ -18,9 +18,9 @@ import (
 
 const (
 	// lifetime of an access token. A reply that arrives after its access token
-	// has expired is refused, and the session lost with
-	// it, so that no process may stand still for so long between a commit and
-	// its reply: neither a stop, which takes a second, nor a busy machine.
+	// has expired is refused, and the session lost with it, so that no process
+	// may stand still for so long between a commit and its reply: neither a stop,
+	// which takes a second, nor a busy machine.
 	lifetime = 5 * time.Second
 
 	// lease is what others wait when a holder is killed. The default of 30 s
