@@ -22,7 +22,32 @@ var (
 	// bring it back: log in again. Errors wrap it, most of them a
 	// RefreshError that says why: use errors.Is.
 	ErrSessionExpired = errors.New("walletauth: the session is over: log in again")
+
+	// ErrUnreadable means that what is stored for the key cannot be read: the
+	// key that sealed it is missing, it is damaged, or another program wrote it.
+	// Errors of stores and codecs wrap it: use errors.Is. Save and Delete still
+	// work.
+	ErrUnreadable = errors.New("walletauth: the stored session cannot be read")
 )
+
+// StoreError is a failure of the [TokenStore]. Find it by [errors.As], as a
+// *StoreError. [ErrNoSession], the errors of the caller's context and those of a
+// refresh are not wrapped in one.
+type StoreError struct {
+	// Op is what failed: "load", reading the session; "exclusion", taking the
+	// lock for a refresh, so none was sent; "update", storing a change.
+	Op string
+	// Err is the store's error, without tokens.
+	Err error
+}
+
+// Error names the operation and the store's error.
+func (e *StoreError) Error() string {
+	return "walletauth: session store: " + e.Op + ": " + strings.TrimPrefix(e.Err.Error(), "walletauth: ")
+}
+
+// Unwrap returns Err.
+func (e *StoreError) Unwrap() error { return e.Err }
 
 // RefreshError is a refresh that did not yield a session. Find it by
 // [errors.As], as a *RefreshError.

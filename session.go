@@ -78,6 +78,13 @@ func (s Session) LogValue() slog.Value {
 	)
 }
 
+// Valid reports whether s is complete and its access token has not expired at
+// now. A nil Session is not valid. A [Transport] compares with the server's
+// clock rather than the local one.
+func (s *Session) Valid(now time.Time) bool {
+	return s.check() == nil && s.AccessTokenExpiresAt.After(now)
+}
+
 // check says which required field is missing. The API documents all eight as
 // required, and a session with a hole in it fails later and less clearly.
 func (s *Session) check() error {

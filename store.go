@@ -40,6 +40,16 @@ type TokenStore interface {
 	Update(ctx context.Context, key string, fn func(ctx context.Context, current *Session) (*Session, error)) error
 }
 
+// Replacer is an optional ability of a [TokenStore]: all stores of this project
+// have it. [Save] and [Delete] use it where the stored session cannot be read
+// and Update therefore fails with [ErrUnreadable].
+type Replacer interface {
+	// Replace stores s as the session of key, nil deletes, under the same
+	// exclusion as Update and without reading what is there. Its errors are
+	// those of ctx, and those of the store if it cannot lock or write.
+	Replace(ctx context.Context, key string, s *Session) error
+}
+
 // Save stores a copy of s as the session of key, after a login. The key is any
 // string, "" in a program with one session. A session that is there is
 // replaced. A refresh of that key that is running is waited for, so that it
@@ -71,7 +81,33 @@ func replace(ctx context.Context, st TokenStore, key string, s *Session) error {
 		return errors.New("walletauth: the TokenStore is nil")
 	}
 	err := st.Update(ctx, key, func(context.Context, *Session) (*Session, error) { return s, nil })
+	if r, ok := st.(Replacer); ok && errors.Is(err, ErrUnreadable) {
+		err = r.Replace(ctx, key, s)
+	}
 	return scrub(err, s)
+}
+
+// SaveIfAbsent stores a copy of s as the session of key unless there is one
+// already, and reports whether it did. It is for moving sessions in from
+// elsewhere: of several processes that start at once, the first stores.
+//
+// The errors: those of [Save]. A session that cannot be read counts as one that
+// is there: the error wraps [ErrUnreadable].
+func SaveIfAbsent(ctx context.Context, st TokenStore, key string, s *Session) (stored bool, err error) {
+	if err := s.check(); err != nil {
+		return false, fmt.Errorf("walletauth: save session: %w", err)
+	}
+	if st == nil {
+		return false, errors.New("walletauth: the TokenStore is nil")
+	}
+	own := *s
+	err = st.Update(ctx, key, func(_ context.Context, current *Session) (*Session, error) {
+		if stored = current == nil || current == &own; !stored {
+			return current, nil
+		}
+		return &own, nil
+	})
+	return stored && err == nil, scrub(err, s)
 }
 
 type contextKey struct{}
@@ -102,7 +138,10 @@ type MemoryStore struct {
 	sessions map[string]*Session
 }
 
-var _ TokenStore = (*MemoryStore)(nil)
+var (
+	_ TokenStore = (*MemoryStore)(nil)
+	_ Replacer   = (*MemoryStore)(nil)
+)
 
 // Load returns the session of key, which is shared, or [ErrNoSession]. It does
 // not wait for an Update and ignores ctx.
@@ -130,6 +169,18 @@ func (m *MemoryStore) Update(ctx context.Context, key string, fn func(context.Co
 		return err
 	}
 	m.put(key, next)
+	return nil
+}
+
+// Replace is [Replacer.Replace]. Its only error is that of ctx if it ended while
+// waiting for an Update of key.
+func (m *MemoryStore) Replace(ctx context.Context, key string, s *Session) error {
+	unlock, err := m.updates.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m.put(key, s)
 	return nil
 }
 
@@ -163,7 +214,10 @@ type FuncStore struct {
 	updates keyedMutex
 }
 
-var _ TokenStore = (*FuncStore)(nil)
+var (
+	_ TokenStore = (*FuncStore)(nil)
+	_ Replacer   = (*FuncStore)(nil)
+)
 
 // Load calls LoadFunc. Its errors are those of LoadFunc, and that LoadFunc is
 // nil.
@@ -202,6 +256,21 @@ func (f *FuncStore) Update(ctx context.Context, key string, fn func(context.Cont
 		return err
 	}
 	return f.SaveFunc(ctx, key, next)
+}
+
+// Replace is [Replacer.Replace]: it calls SaveFunc without LoadFunc. Its errors
+// are those of SaveFunc, that it is nil, and that of ctx if it ended while
+// waiting for an Update of key.
+func (f *FuncStore) Replace(ctx context.Context, key string, s *Session) error {
+	if f.SaveFunc == nil {
+		return errors.New("walletauth: FuncStore.SaveFunc is nil")
+	}
+	unlock, err := f.updates.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return f.SaveFunc(ctx, key, s)
 }
 
 func (f *FuncStore) loadOrNil(ctx context.Context, key string) (*Session, error) {
