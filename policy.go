@@ -10,89 +10,107 @@ type freshness int
 
 const (
 	fresh   freshness = iota // use it
-	early                    // use it, and refresh it behind the request
+	early                    // use it, and refresh it in the background once it is due
 	late                     // wait for a refresh; use it if that fails
 	expired                  // wait for a refresh
 )
 
-// policy says when a session is due, as a pure function of the times.
-type policy struct {
+// windows says when a session is due, as a pure function of the times.
+type windows struct {
 	before   time.Duration // Transport.RefreshBefore
 	lifetime time.Duration // of an access token, as far as it is known
 	measured bool          // lifetime comes from a refresh of our own
 }
 
-// judge returns what to do about a token that expires at expiry.
-func (p policy) judge(expiry, now time.Time) freshness {
-	switch left := expiry.Sub(now); {
+// state returns what to do about a token that has left to live. In the early
+// window, due says whether the refresh begins already.
+func (w windows) state(left time.Duration) freshness {
+	switch {
 	case left <= 0:
 		return expired
-	case left <= p.lateWindow():
+	case left <= w.late():
 		return late
-	case left <= p.earlyWindow():
+	case left <= w.early():
 		return early
 	default:
 		return fresh
 	}
 }
 
-// dueIn is how long the token stays fresh.
-func (p policy) dueIn(expiry, now time.Time) time.Duration {
-	return expiry.Sub(now) - max(p.earlyWindow(), p.lateWindow())
+// late is the time before expiry in which a request that takes a second or two
+// to arrive would come too late.
+func (w windows) late() time.Duration { return min(10*time.Second, w.lifetime/10) }
+
+// due is how long before expiry the background refresh begins. spread, from 0 to
+// 1, says where in the early window. Sessions that
+// were issued together must not all refresh together, so the beginning is spread
+// over the first three quarters of the early window; whoever asks in the last
+// quarter finds it begun.
+func (w windows) due(spread float64) time.Duration {
+	window := w.early()
+	return window - time.Duration(spread*0.75*float64(window))
 }
 
-// lateWindow is the time before expiry in which a request that takes a second
-// or two to arrive would come too late.
-func (p policy) lateWindow() time.Duration {
-	return min(10*time.Second, p.lifetime/10)
-}
-
-// earlyWindow is the time before expiry in which a refresh runs behind the
-// requests. A window that the user chose is cut to half of the lifetime, since
-// with a longer one each refresh would call for the next. Only a measured
-// lifetime may cut it: one that was merely seen in passing is too short.
-func (p policy) earlyWindow() time.Duration {
+// early is the time before expiry in which a refresh runs in the background. A
+// window that the user chose is cut to half of the lifetime, since with a longer
+// one each refresh would call for the next. Only a measured lifetime may cut it:
+// one that was merely seen in passing is too short.
+func (w windows) early() time.Duration {
 	switch {
-	case p.before < 0:
+	case w.before < 0:
 		return 0
-	case p.before == 0:
-		return min(p.lifetime/5, time.Minute)
-	case p.measured:
-		return min(p.before, p.lifetime/2)
+	case w.before == 0:
+		return min(w.lifetime/5, time.Minute)
+	case w.measured:
+		return min(w.before, w.lifetime/2)
 	default:
-		return p.before
+		return w.before
 	}
 }
 
-// lastCall is how long a request that waits in the late window may go on
-// waiting: it leaves while a tenth of the window is left, so that its token
-// arrives in time.
-func (p policy) lastCall(expiry, now time.Time) time.Duration {
-	return expiry.Sub(now) - p.lateWindow()/10
-}
+// waitAtMost is how long a request in the late window may wait for a refresh: it
+// leaves while a tenth of the window is left, so that its token arrives in time.
+// Zero or less means that only a new token will do.
+func (w windows) waitAtMost(left time.Duration) time.Duration { return left - w.late()/10 }
 
-// lifetime is what is known of how long access tokens live. A refresh of our
+// lifetimes is what is known of how long access tokens live. A refresh of our
 // own measures it. A process that only adopts what others refreshed sees each
-// session some time after it was made, and takes the longest time left that it
-// saw: less would widen nothing, and a fixed guess would have it refresh too
-// early whenever tokens live shorter than guessed.
-type lifetime struct {
+// session some time after it was issued, and takes the longest time left that it
+// saw: a fixed guess would have it refresh too early whenever tokens live
+// shorter than guessed.
+type lifetimes struct {
 	measured atomic.Int64 // nanoseconds, 0 before the first own refresh
 	seen     atomic.Int64 // nanoseconds, the longest time left of any session
 }
 
-// measure takes in a session that was made just now.
-func (l *lifetime) measure(s *Session, now time.Time) {
-	if left := s.AccessTokenExpiresAt.Sub(now); left > 0 {
+func (l *lifetimes) windows(before time.Duration) windows {
+	measured := l.measured.Load()
+	return windows{before: before, lifetime: l.known(), measured: measured != 0}
+}
+
+// known is the best guess of a lifetime, 0 if there is none.
+func (l *lifetimes) known() time.Duration {
+	if d := l.measured.Load(); d != 0 {
+		return time.Duration(d)
+	}
+	return time.Duration(l.seen.Load())
+}
+
+// measure takes in a session that was issued just now.
+func (l *lifetimes) measure(left time.Duration) {
+	if left > 0 {
 		l.measured.Store(int64(left))
 	}
 }
 
-// sight takes in a session of unknown age. The very first may be old, and its
-// time since CreatedAt is the better guess if that can be a lifetime at all:
-// the API does not say whether CreatedAt moves with a refresh. Between one and
-// five minutes it probably did, and the windows depend on nothing above.
-func (l *lifetime) sight(s *Session, now time.Time) {
+// observe takes in a session of unknown age. The very first may be old, and its
+// time since CreatedAt is the better guess if that can be a lifetime at all: the
+// API does not say whether CreatedAt moves with a refresh. Between one and five
+// minutes it probably did, and the windows depend on nothing above.
+func (l *lifetimes) observe(s *Session, now time.Time) {
+	if l.measured.Load() != 0 {
+		return
+	}
 	left := s.AccessTokenExpiresAt.Sub(now)
 	for {
 		seen := l.seen.Load()
@@ -107,11 +125,43 @@ func (l *lifetime) sight(s *Session, now time.Time) {
 	}
 }
 
-func (l *lifetime) isMeasured() bool { return l.measured.Load() != 0 }
+// spread returns where in the early window a session refreshes, from 0 to 1, the
+// same whenever it is asked. Nine tenths come from the session's id and are equal
+// in all processes and cycles, so that sessions which are apart stay apart: drawn
+// anew each time they would bunch up again within a few cycles. One tenth comes
+// from the token and the process, so that processes which share a session do
+// not all reach for it at once.
+func spread(s *Session, process uint64) float64 {
+	return 0.9*fraction(hash(s.ID, 0)) + 0.1*fraction(hash(s.AccessToken, process))
+}
 
-func (l *lifetime) policy(before time.Duration) policy {
-	if d := l.measured.Load(); d != 0 {
-		return policy{before: before, lifetime: time.Duration(d), measured: true}
+// jitter lengthens d by up to a fifth, the same for the same token and attempt.
+func jitter(d time.Duration, token string, process uint64, n int) time.Duration {
+	return d + time.Duration(float64(d/5)*fraction(hash(token, process+uint64(n))))
+}
+
+func fraction(h uint64) float64 { return float64(h>>11) / (1 << 53) }
+
+// hash is FNV-1a with a final mix, which FNV lacks: its high bits hardly depend
+// on the last bytes. Package maphash differs from process to process, and a
+// hash.Hash would cost an allocation.
+func hash(s string, seed uint64) uint64 {
+	h := seed ^ 14695981039346656037
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
 	}
-	return policy{before: before, lifetime: time.Duration(l.seen.Load())}
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// backoff is first, doubled with every failure after the first, at most limit.
+func backoff(failures int, first, limit time.Duration) time.Duration {
+	d := first
+	for range failures - 1 {
+		if d *= 2; d >= limit {
+			return limit
+		}
+	}
+	return d
 }

@@ -8,44 +8,40 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"mime"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/serverclock"
 )
 
-// Refresher trades a session's refresh token for a new session. The default
+// Refresher exchanges a session's refresh token for a new session. The default
 // posts to BaseURL/users/refresh-token; replace it where refreshes go another
 // way, through a backend of your own for example.
 //
 // Implementations must be safe for concurrent use.
 type Refresher interface {
-	// Refresh returns a new Session for s, which it must not change: complete,
-	// of the same user and project, with an access token that has not
-	// expired. Anything else is refused.
+	// Refresh returns a new Session for s, which it must not change. It needs an
+	// access token that can be sent in a header. Fields that it leaves zero are
+	// taken over from s, except AccessTokenExpiresAt: without it the last known
+	// lifetime counts, a minute at least. Another user or project is refused.
 	//
-	// It is called at most once at a time per key, inside of the store's
-	// exclusion. ctx ends after Transport.RefreshTimeout and carries the
-	// values of the request that caused the refresh.
+	// It is called at most once at a time per key, under the store's lock. ctx
+	// ends after Transport.RefreshTimeout and carries the values of the request
+	// that caused the refresh, except those of package httptrace.
 	//
 	// An error that wraps ErrSessionExpired ends the session. A RefreshError
 	// with StatusCode 0, 408, 429 or 5xx, a net.Error, io.EOF and
 	// io.ErrUnexpectedEOF are tried again within RefreshTimeout. Any other
-	// fails this refresh, and the key is left alone for a while.
+	// fails this refresh, and the refresh token is not sent for a while.
 	Refresh(ctx context.Context, s *Session) (*Session, error)
 }
 
-// maxReply bounds what is read of a reply that carries a session, and what is
-// held of a 401.
+// maxReply bounds what is read of a reply that carries a session.
 const maxReply = 1 << 20
-
-const (
-	projectHeader = "X-Walletkit-Project-Id" // in the canonical form of net/http
-	sourceHeader  = "X-Walletkit-Token-Source"
-	authHeader    = "Authorization"
-)
 
 // httpRefresher is the default Refresher. It calls base directly and not
 // through an http.Client, which would follow a redirect and repeat the refresh
@@ -54,7 +50,7 @@ type httpRefresher struct {
 	base    func() http.RoundTripper
 	url     string
 	project string // default: the session's
-	clock   *serverClock
+	server  *serverclock.Clock
 }
 
 func (r *httpRefresher) Refresh(ctx context.Context, s *Session) (*Session, error) {
@@ -62,13 +58,13 @@ func (r *httpRefresher) Refresh(ctx context.Context, s *Session) (*Session, erro
 	if err != nil {
 		return nil, &RefreshError{Err: err}
 	}
-	sent := r.clock.local()
-	resp, err := r.base().RoundTrip(req)
+	sent := r.server.LocalNow()
+	resp, err := roundTrip(r.base(), req)
 	if err != nil {
 		return nil, &RefreshError{Err: err}
 	}
 	defer resp.Body.Close()
-	r.clock.learn(resp.Header, sent)
+	r.server.ObserveDate(resp.Header, sent)
 	return r.read(resp)
 }
 
@@ -103,7 +99,7 @@ func (r *httpRefresher) read(resp *http.Response) (*Session, error) {
 	if len(body) > maxReply {
 		return nil, &RefreshError{StatusCode: resp.StatusCode, Err: errors.New("the reply is larger than 1 MiB")}
 	}
-	s, err := decodeSession(body)
+	s, err := decodeFields(body, false)
 	if err != nil {
 		return nil, &RefreshError{StatusCode: resp.StatusCode, Err: fmt.Errorf("the reply is no session: %w", err)}
 	}
@@ -116,9 +112,9 @@ func (r *httpRefresher) read(resp *http.Response) (*Session, error) {
 func (r *httpRefresher) refusal(resp *http.Response, body []byte) *RefreshError {
 	e := &RefreshError{
 		StatusCode: resp.StatusCode,
-		RetryAfter: retryAfter(resp.Header, r.clock.now()),
+		RetryAfter: retryAfter(resp.Header, r.server.Now()),
 	}
-	code, message, ours := parseErrorResponse(body)
+	code, message, ours := parseErrorResponse(resp.Header, body)
 	e.Code, e.Message = code, message
 	switch status := resp.StatusCode; {
 	case status == 400 || status == 401 || status == 403:
@@ -134,19 +130,32 @@ func (r *httpRefresher) refusal(resp *http.Response, body []byte) *RefreshError 
 	return e
 }
 
-// parseErrorResponse reads {"code": string or null, "error": string}.
-func parseErrorResponse(body []byte) (code, message string, ok bool) {
-	var reply struct {
-		Code  *string `json:"code"`
-		Error *string `json:"error"`
-	}
-	if json.Unmarshal(body, &reply) != nil || reply.Error == nil {
+// parseErrorResponse reads {"code": string or null, "error": string}, where code
+// may be absent. The names are exact and the media type is JSON's: encoding/json
+// would take {"Error": ...} as well, which somebody else wrote.
+func parseErrorResponse(h http.Header, body []byte) (code, message string, ok bool) {
+	var fields map[string]json.RawMessage
+	if !isJSON(h) || json.Unmarshal(body, &fields) != nil {
 		return "", "", false
 	}
-	if reply.Code != nil {
-		code = *reply.Code
+	var reply struct{ code, message *string }
+	if json.Unmarshal(fields["error"], &reply.message) != nil || reply.message == nil {
+		return "", "", false
 	}
-	return code, *reply.Error, true
+	if data, given := fields["code"]; given && json.Unmarshal(data, &reply.code) != nil {
+		return "", "", false
+	}
+	if reply.code != nil {
+		code = *reply.code
+	}
+	return code, *reply.message, true
+}
+
+// isJSON reports whether h announces application/json or a type with the suffix
+// +json (RFC 6839, section 3.1).
+func isJSON(h http.Header) bool {
+	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && (mediaType == "application/json" || strings.HasSuffix(mediaType, "+json"))
 }
 
 // retryAfter reads the Retry-After field, seconds or a date (RFC 9110, section
@@ -175,45 +184,4 @@ func transient(err error) bool {
 	}
 	var network net.Error
 	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// retryDelay is how long to wait after the given number of failures: 250 ms
-// doubling to 5 s, of which the second half is random so that processes that
-// failed together do not return together; longer if the server asks.
-func retryDelay(failures int, err error) time.Duration {
-	d := backoff(failures, 250*time.Millisecond, 5*time.Second)
-	d = d/2 + rand.N(d/2)
-	var refused *RefreshError
-	if errors.As(err, &refused) {
-		d = max(d, refused.RetryAfter)
-	}
-	return d
-}
-
-// backoff is first, doubled with every failure after the first, at most most.
-func backoff(failures int, first, most time.Duration) time.Duration {
-	d := first
-	for range failures - 1 {
-		if d *= 2; d >= most {
-			return most
-		}
-	}
-	return d
-}
-
-// checkReply says what is wrong with next as the successor of old, whoever
-// made it.
-func checkReply(old, next *Session, now time.Time) error {
-	if err := next.check(); err != nil {
-		return err
-	}
-	switch {
-	case old.UserID != "" && next.UserID != old.UserID:
-		return errors.New("the session is another user's")
-	case old.ProjectID != "" && next.ProjectID != old.ProjectID:
-		return errors.New("the session is another project's")
-	case !next.AccessTokenExpiresAt.After(now):
-		return errors.New("the session's access token has expired already")
-	}
-	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"unicode"
 )
 
 // The addresses of WalletKit's API, from its documentation, for
@@ -43,40 +44,42 @@ var loginEndpoints = map[string]bool{
 
 const logoutPath = "/users/logout"
 
-// endpoint is the API as BaseURL says: the requests that may get a token.
-type endpoint struct {
+// origin is the API as BaseURL says: the requests that may get a token.
+type origin struct {
 	scheme, host string // host in lower case, with the port unless it is the scheme's own
 	path         string // as escaped in a URL, without a slash at its end
 	plainPath    string // the same unescaped
 }
 
-// parseEndpoint reads a BaseURL.
-func parseEndpoint(base string, allowHTTP bool) (endpoint, error) {
+// parseOrigin reads a BaseURL.
+func parseOrigin(base string, allowHTTP bool) (origin, error) {
 	u, err := url.Parse(base)
 	switch {
 	case err != nil: // its text quotes the URL, which may hold a password
-		return endpoint{}, errors.New("walletauth: Transport.BaseURL is not a URL")
+		return origin{}, errors.New("walletauth: Transport.BaseURL is not a URL")
 	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
-		return endpoint{}, errors.New(`walletauth: Transport.BaseURL is not an absolute http or https URL, like "https://testnet.walletkit.com"`)
+		return origin{}, errors.New(`walletauth: Transport.BaseURL is not an absolute http or https URL, like "https://testnet.walletkit.com"`)
+	case !isASCII(u.Hostname()):
+		return origin{}, errors.New("walletauth: Transport.BaseURL has a host name that is not ASCII: write it in punycode, as xn--...")
 	case strings.Contains(u.Hostname(), "%"):
-		return endpoint{}, errors.New("walletauth: Transport.BaseURL has an IPv6 zone: use a name or another address")
+		return origin{}, errors.New("walletauth: Transport.BaseURL has an IPv6 zone: use a name or another address")
 	case u.User != nil, u.RawQuery != "", u.ForceQuery, u.Fragment != "":
-		return endpoint{}, errors.New("walletauth: Transport.BaseURL has more than scheme, host and path: remove user, query and fragment")
+		return origin{}, errors.New("walletauth: Transport.BaseURL has more than scheme, host and path: remove user, query and fragment")
 	case u.Scheme == "http" && !allowHTTP && !loopback(u.Hostname()):
-		return endpoint{}, fmt.Errorf("walletauth: Transport.BaseURL would send tokens to %s over plain http: use https, or set AllowHTTP", u.Host)
+		return origin{}, fmt.Errorf("walletauth: Transport.BaseURL would send tokens to %s over plain http: use https, or set AllowHTTP", u.Host)
 	}
-	e := endpoint{
+	o := origin{
 		scheme: u.Scheme, host: canonicalHost(u),
 		path: strings.TrimRight(u.EscapedPath(), "/"), plainPath: strings.TrimRight(u.Path, "/"),
 	}
-	if e.path != "" && !e.coversPath(u) { // then no request could be under it
-		return endpoint{}, errors.New("walletauth: Transport.BaseURL has a path with empty or dot segments: remove them")
+	if o.path != "" && !o.coversPath(u) { // then no request could be under it
+		return origin{}, errors.New("walletauth: Transport.BaseURL has a path with empty or dot segments: remove them")
 	}
-	return e, nil
+	return o, nil
 }
 
 func loopback(host string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	host = lowerASCII(strings.TrimSuffix(host, "."))
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761, section 6.3
 		return true
 	}
@@ -84,8 +87,11 @@ func loopback(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
+// canonicalHost is the host and port of u for comparison. Letters outside of
+// ASCII stay as they are: strings.ToLower makes an ASCII i of U+0130, while
+// net/http dials another host (RFC 3492), which must not count as the same.
 func canonicalHost(u *url.URL) string {
-	host, port := strings.ToLower(u.Hostname()), u.Port()
+	host, port := lowerASCII(u.Hostname()), u.Port()
 	if port != "" && port != defaultPorts[u.Scheme] {
 		return net.JoinHostPort(host, port)
 	}
@@ -95,27 +101,49 @@ func canonicalHost(u *url.URL) string {
 	return host
 }
 
+func lowerASCII(s string) string {
+	if isASCII(s) {
+		return strings.ToLower(s)
+	}
+	return s
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
+}
+
 var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
-func (e endpoint) url(p string) string { return e.scheme + "://" + e.host + e.path + p }
+func (o origin) url(p string) string { return o.scheme + "://" + o.host + o.path + p }
 
 // covers reports whether a request to u may get a token: same origin and under
 // the base path. Only the URL counts, as it is what gets dialled; req.Host may
 // say anything, as it does behind a reverse proxy.
-func (e endpoint) covers(u *url.URL) bool {
-	if u == nil || u.Opaque != "" || !strings.EqualFold(u.Scheme, e.scheme) {
+func (o origin) covers(u *url.URL) bool {
+	if u == nil || u.Opaque != "" || u.Scheme != o.scheme && lowerASCII(u.Scheme) != o.scheme {
 		return false
 	}
-	return (u.Host == e.host || canonicalHost(u) == e.host) && e.coversPath(u)
+	return (u.Host == o.host || canonicalHost(u) == o.host) && o.coversPath(u)
+}
+
+// ledAstray reports whether req follows redirects that did not all come from the
+// API: a third party must not choose what a user's token does.
+func (o origin) ledAstray(req *http.Request) bool {
+	for resp := req.Response; resp != nil; resp = resp.Request.Response {
+		if resp.Request == nil || !o.covers(resp.Request.URL) {
+			return true
+		}
+	}
+	return false
 }
 
 // coversPath refuses a path that leaves the base path by dot segments, for a
 // server may resolve them.
-func (e endpoint) coversPath(u *url.URL) bool {
-	if e.path == "" {
+func (o origin) coversPath(u *url.URL) bool {
+	if o.path == "" {
 		return true
 	}
-	return under(u.EscapedPath(), e.path) && under(path.Clean(u.Path), e.plainPath)
+	return under(u.EscapedPath(), o.path) && under(path.Clean(u.Path), o.plainPath)
 }
 
 func under(p, base string) bool {
@@ -123,23 +151,23 @@ func under(p, base string) bool {
 }
 
 // relative is the path of u below the base path, unescaped as a server sees it.
-func (e endpoint) relative(u *url.URL) string {
-	return strings.TrimPrefix(u.Path, e.plainPath)
+func (o origin) relative(u *url.URL) string {
+	return strings.TrimPrefix(u.Path, o.plainPath)
 }
 
-// isPublic reports whether a request that e covers is to an endpoint that
+// isPublic reports whether a request that o covers is to an endpoint that
 // takes no token.
-func (e endpoint) isPublic(req *http.Request) bool {
-	p := e.relative(req.URL)
+func (o origin) isPublic(req *http.Request) bool {
+	p := o.relative(req.URL)
 	return strings.HasPrefix(p, "/users/") && publicEndpoints[p] == method(req)
 }
 
-func (e endpoint) isLogin(req *http.Request) bool {
-	return loginEndpoints[e.relative(req.URL)] && method(req) == http.MethodPost
+func (o origin) isLogin(req *http.Request) bool {
+	return loginEndpoints[o.relative(req.URL)] && method(req) == http.MethodPost
 }
 
-func (e endpoint) isLogout(req *http.Request) bool {
-	return e.relative(req.URL) == logoutPath && method(req) == http.MethodPost
+func (o origin) isLogout(req *http.Request) bool {
+	return o.relative(req.URL) == logoutPath && method(req) == http.MethodPost
 }
 
 func method(req *http.Request) string {
@@ -149,16 +177,16 @@ func method(req *http.Request) string {
 	return req.Method
 }
 
-// mixup returns an error if e is one of WalletKit's two networks and u is the
-// other: a program that means both has a Transport for each.
-func (e endpoint) mixup(u *url.URL) error {
+// wrongNetwork returns an error if o is one of WalletKit's two networks and u is
+// the other: a program that uses both has a Transport for each.
+func (o origin) wrongNetwork(u *url.URL) error {
 	const testnet, mainnet = "testnet.walletkit.com", "mainnet.walletkit.com"
 	if u == nil {
 		return nil
 	}
-	to := strings.ToLower(u.Hostname())
-	if (e.host == testnet && to == mainnet) || (e.host == mainnet && to == testnet) {
-		return fmt.Errorf("walletauth: a request to %s through a Transport for %s mixes up testnet and mainnet: change BaseURL or the request", to, e.host)
+	to := lowerASCII(u.Hostname())
+	if (o.host == testnet && to == mainnet) || (o.host == mainnet && to == testnet) {
+		return fmt.Errorf("walletauth: a request to %s through a Transport for %s mixes up testnet and mainnet: change BaseURL or the request", to, o.host)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ func TestEndpointURLIsBaseURLWithoutItsSlash(t *testing.T) {
 		"http://[::1]:8080":              "http://[::1]:8080/x",
 		"https://api.example:/with%20sp": "https://api.example/with%20sp/x",
 	} {
-		e, err := parseEndpoint(base, false)
+		e, err := parseOrigin(base, false)
 		if err != nil {
 			t.Errorf("%s: %v", base, err)
 			continue
@@ -32,7 +32,7 @@ func TestEndpointCoversItsOwnURLs(t *testing.T) {
 		"https://api.example", "https://api.example/", "https://api.example/v1", "https://API.example:443/v1/",
 		"http://127.0.0.1:8080", "http://[::1]", "https://api.example/a%2Fb", "https://api.example/a%20b/c",
 	} {
-		e, err := parseEndpoint(base, false)
+		e, err := parseOrigin(base, false)
 		if err != nil {
 			t.Errorf("%s: %v", base, err)
 			continue
@@ -56,7 +56,7 @@ func TestBaseURLWithAPathThatNoRequestCanMatchIsRefused(t *testing.T) {
 		"https://api.example/v1/../v2", "https://api.example/./v1", "https://api.example//v1",
 		"https://api.example/v1//x", "https://api.example/%2e%2e/v1",
 	} {
-		_, err := parseEndpoint(base, false)
+		_, err := parseOrigin(base, false)
 		if err == nil || !strings.Contains(err.Error(), "Transport.BaseURL") {
 			t.Errorf("%s: error %v, want one that names Transport.BaseURL", base, err)
 		}
@@ -64,7 +64,7 @@ func TestBaseURLWithAPathThatNoRequestCanMatchIsRefused(t *testing.T) {
 }
 
 func TestMethodIsGetWhereNoneIsSaid(t *testing.T) {
-	e, err := parseEndpoint(Testnet, false)
+	e, err := parseOrigin(Testnet, false)
 	if err != nil {
 		t.Fatal(err)
 	}

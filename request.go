@@ -1,0 +1,202 @@
+package walletauth
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/walletauth/walletauth/internal/body"
+)
+
+// closeBody closes the body of a request that is not sent, as a RoundTripper
+// must, and returns err.
+func closeBody(req *http.Request, err error) error {
+	if req.Body != nil {
+		_ = req.Body.Close() // err is what matters
+	}
+	return err
+}
+
+// passThrough sends a request that gets no token: to another host, or led there
+// by one.
+func (t *Transport) passThrough(req *http.Request) (*http.Response, error) {
+	if err := t.origin.wrongNetwork(req.URL); err != nil {
+		if _, caller := copyHeader(req.Header); !caller.authorization {
+			return nil, closeBody(req, err)
+		}
+	}
+	return t.send(req, req)
+}
+
+// sendWithCallerAuth sends a request whose caller brought an Authorization: only
+// the project is added.
+func (t *Transport) sendWithCallerAuth(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
+	_, token, _ := strings.Cut(header.Get(authHeader), " ")
+	resp, err := t.sendPublic(req, header, caller)
+	if err == nil && t.CaptureLogin && t.origin.isLogout(req) {
+		return t.captureLogout(req, resp, &Session{AccessToken: token})
+	}
+	return resp, err
+}
+
+// sendPublic sends a request that takes no token of ours.
+func (t *Transport) sendPublic(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
+	t.addProject(req, header, caller)
+	resp, err := t.send(req, cloneRequest(req, header, req.Body))
+	if err == nil && t.CaptureLogin && t.origin.isLogin(req) {
+		return t.captureLogin(req, resp)
+	}
+	return resp, err
+}
+
+// addProject adds the project where no session is needed. It asks the store
+// only if it must, and does without: before a login there is no session.
+func (t *Transport) addProject(req *http.Request, header http.Header, caller callerHeaders) {
+	if caller.project {
+		return
+	}
+	project := t.ProjectID
+	if project == "" {
+		if c, err := t.sessions.load(req.Context(), t.key(req)); err == nil {
+			project = c.session.ProjectID
+		}
+	}
+	if project != "" && validHeaderValue(project) {
+		header[projectHeader] = []string{project}
+	}
+}
+
+// exchange is a request that is sent with a session's token.
+type exchange struct {
+	req         *http.Request
+	header      http.Header   // a copy, to which the token is added
+	caller      callerHeaders // what the caller had set
+	key         string
+	credentials *credentials // what it was last sent with
+	sent        time.Time    // by the local clock
+	body        *body.Replay // nil if there is no body
+}
+
+// sendWithSession sends a request with the token of its session, and again after
+// a 401.
+func (t *Transport) sendWithSession(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
+	x := &exchange{req: req, header: header, caller: caller, key: t.key(req), sent: t.sessions.server.LocalNow()}
+	var err error
+	if x.credentials, err = t.sessions.valid(req.Context(), x.key, x.sent); err != nil {
+		return nil, closeBody(req, err)
+	}
+	t.authorize(x)
+	out := cloneRequest(req, x.header, req.Body)
+	if x.body = body.NewReplay(req, t.maxReplay()); x.body != nil {
+		defer x.body.Release()
+		out.Body = x.body
+		if out.GetBody != nil {
+			out.GetBody = x.body.GetBody
+		}
+	}
+	resp, err := t.send(req, out)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		resp, err = t.retryUnauthorized(x, resp)
+	}
+	if err == nil && t.CaptureLogin && t.origin.isLogout(req) {
+		return t.captureLogout(req, resp, x.credentials.session)
+	}
+	return resp, redactError(err, x.credentials.session)
+}
+
+// cloneRequest is the copy of req that the base transport gets.
+func cloneRequest(req *http.Request, header http.Header, body io.ReadCloser) *http.Request {
+	out := req.WithContext(req.Context())
+	out.Header, out.Body = header, body
+	return out
+}
+
+// send gives the base transport out, and the caller a response that knows only
+// req: what is logged of it holds no token.
+func (t *Transport) send(req, out *http.Request) (*http.Response, error) {
+	resp, err := roundTrip(t.base(), out)
+	if err != nil {
+		return nil, err
+	}
+	resp.Request = req
+	return resp, nil
+}
+
+// roundTrip sends req by rt, which need not be net/http's: that one never leaves
+// out the response or its body.
+func roundTrip(rt http.RoundTripper, req *http.Request) (*http.Response, error) {
+	resp, err := rt.RoundTrip(req)
+	switch {
+	case err != nil:
+		return nil, err
+	case resp == nil:
+		return nil, errors.New("walletauth: Transport.Base returned no response and no error")
+	case resp.Body == nil:
+		resp.Body = http.NoBody
+	}
+	return resp, nil
+}
+
+// authorize adds the session's headers to x, but none that the caller has set.
+func (t *Transport) authorize(x *exchange) {
+	x.header[authHeader] = x.credentials.auth[:]
+	if !x.caller.project {
+		x.header[projectHeader] = x.credentials.project[:]
+	}
+	if !x.caller.source {
+		x.header[sourceHeader] = t.source
+	}
+}
+
+// retryUnauthorized deals with a 401: it finds the session that replaces the one
+// the request went out with and sends the request again, once. If there is none
+// the 401 is returned as it came, or the error that the session is over.
+func (t *Transport) retryUnauthorized(x *exchange, resp *http.Response) (*http.Response, error) {
+	ctx, target := x.req.Context(), target{method(x.req), x.req.URL.Path}
+	t.sessions.server.ObserveDate(resp.Header, x.sent)
+	resp = body.ReadAhead(resp) // the connection may be needed for the refresh
+	next, err := t.sessions.afterUnauthorized(ctx, x.key, target, x.credentials)
+	if err != nil {
+		body.Discard(ctx, t.sessions.clock, resp)
+		return nil, err
+	}
+	if next == nil {
+		return resp, nil
+	}
+	out, ok := t.rewind(x, next)
+	if !ok {
+		return resp, nil
+	}
+	body.Discard(ctx, t.sessions.clock, resp)
+	resp, err = t.send(x.req, out)
+	if err != nil {
+		return nil, err
+	}
+	accepted := resp.StatusCode != http.StatusUnauthorized
+	t.sessions.noteReplay(x.key, target, next.session.AccessToken, accepted)
+	if accepted {
+		t.sessions.emit(ctx, newEvent(RequestReplayed, x.key, next.session, nil))
+	} else {
+		t.sessions.server.ObserveDate(resp.Header, x.sent)
+	}
+	return resp, nil
+}
+
+// rewind returns the request to send for the second time, or reports that its
+// body cannot be had twice.
+func (t *Transport) rewind(x *exchange, next *credentials) (out *http.Request, ok bool) {
+	out = cloneRequest(x.req, nil, x.req.Body)
+	if x.body != nil {
+		if out.Body, out.GetBody, ok = x.body.Rewind(x.req.Context(), t.sessions.clock); !ok {
+			return nil, false
+		}
+	}
+	x.header = maps.Clone(x.header) // the base transport may hold on to the first one
+	x.credentials, x.sent = next, t.sessions.server.LocalNow()
+	t.authorize(x)
+	out.Header = x.header
+	return out, true
+}

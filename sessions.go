@@ -1,0 +1,259 @@
+package walletauth
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/walletauth/walletauth/internal/serverclock"
+)
+
+// sessions decides which session a request gets, and when it is refreshed.
+type sessions struct {
+	store     *pendingStore
+	states    *keyStates
+	refreshes *refreshConfig
+	clock     Clock
+	server    *serverclock.Clock
+	lifetimes *lifetimes
+	before    time.Duration // Transport.RefreshBefore
+	project   string        // Transport.ProjectID
+	work      *work
+	emit      func(context.Context, Event)
+}
+
+// valid returns what to send a request of key with at the local time, refreshed
+// if it was due.
+func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*credentials, error) {
+	m.states.sweepIfDue(local)
+	c, err := m.load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	left := c.left(local, m.server)
+	if err, rejected := m.states.lookup(key).expiredError(c.session); err != nil {
+		if rejected || left <= 0 {
+			return nil, err
+		}
+		return c, nil // the access token serves until it expires or meets a 401
+	}
+	switch w := m.windows(c.session, local); w.state(left) {
+	case fresh:
+		return c, nil
+	case early:
+		if left <= w.due(spread(c.session, m.refreshes.process)) {
+			_, _, _ = m.join(ctx, key, c.session, Expiring, true) // why it may not begin concerns those who wait
+		}
+		return c, nil
+	case late:
+		return m.refreshOrUseCurrent(ctx, key, c)
+	default:
+		return m.refresh(ctx, key, c.session, Expired)
+	}
+}
+
+func (m *sessions) windows(s *Session, local time.Time) windows {
+	m.lifetimes.observe(s, m.server.At(local))
+	return m.lifetimes.windows(m.before)
+}
+
+func (m *sessions) isValid(c *credentials) bool { return c.left(m.server.LocalNow(), m.server) > 0 }
+
+// load returns the newest session of key that is known: what the store holds,
+// or what it has not taken yet. While the store fails, the session that was last
+// used serves on, but not where another one may be stored that cannot be read.
+func (m *sessions) load(ctx context.Context, key string) (*credentials, error) {
+	st := m.states.lookup(key)
+	generation := m.states.generationOf(st)
+	s, err := m.store.Load(ctx, key)
+	switch {
+	case err == nil:
+		return m.remember(st, key, generation, s)
+	case errors.Is(err, ErrNoSession):
+		m.states.forget(key, generation)
+		return nil, err
+	}
+	var last *credentials
+	if st = m.states.lookup(key); st != nil {
+		last = st.current.Load()
+	}
+	switch {
+	case last == nil:
+		return nil, storeError(ctx, "load", err)
+	case errors.Is(err, ErrUnreadable), !m.isValid(last):
+		return nil, storeError(ctx, "load", redactError(err, last.session))
+	}
+	return last, nil
+}
+
+// remember returns the credentials of s, which a Load brought that began in the
+// given generation.
+func (m *sessions) remember(st *keyState, key string, generation uint64, s *Session) (*credentials, error) {
+	if st != nil {
+		if c := st.current.Load(); c.is(s) {
+			return c, nil
+		}
+	}
+	c, err := m.states.credentialsOf(key, s, m.project)
+	if err == nil {
+		m.states.remember(key, generation, c)
+	}
+	return c, err
+}
+
+// refreshOrUseCurrent waits for a refresh as long as that costs nothing: c is
+// still valid, and serves when the refresh fails, has to be retried, or takes too
+// long.
+func (m *sessions) refreshOrUseCurrent(ctx context.Context, key string, c *credentials) (*credentials, error) {
+	call, result, err := m.join(ctx, key, c.session, Expiring, false)
+	if errors.Is(err, errShutdown) {
+		return nil, err
+	}
+	if err != nil {
+		return c, nil
+	}
+	select {
+	case r := <-result:
+		next, err := m.result(ctx, call, r)
+		if err != nil && m.isValid(c) && !errors.Is(err, ErrNoSession) && !errors.Is(err, errOtherUser) {
+			return c, nil
+		}
+		return next, err
+	case <-call.failing:
+		if !m.isValid(c) {
+			return m.refresh(ctx, key, c.session, Expired)
+		}
+		return c, nil
+	case <-m.latestDeparture(ctx, c):
+		return c, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// latestDeparture fires when a request that waits has to leave if c is to arrive
+// in time, and the answer before the request's own deadline. It never does if it
+// is too late for c already: only a new token will do then.
+func (m *sessions) latestDeparture(ctx context.Context, c *credentials) <-chan time.Time {
+	local := m.server.LocalNow()
+	wait := m.windows(c.session, local).waitAtMost(c.left(local, m.server))
+	if wait <= 0 {
+		return nil
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, deadline.Sub(m.clock.Now())/2)
+	}
+	return m.clock.After(wait)
+}
+
+// refresh waits for the session that replaces stale.
+func (m *sessions) refresh(ctx context.Context, key string, stale *Session, why Reason) (*credentials, error) {
+	call, result, err := m.join(ctx, key, stale, why, false)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case r := <-result:
+		return m.result(ctx, call, r)
+	case <-call.gaveUp:
+		return nil, *call.lastErr.Load()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// result is what a request gets that has waited for c. It never gets the session
+// of another user than the one it began with.
+func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (*credentials, error) {
+	o := r.Val.(outcome)
+	if o.err != nil {
+		return nil, o.err
+	}
+	next := o.credentials
+	if o.superseded {
+		var err error
+		if next, err = m.load(ctx, c.key); err != nil {
+			return nil, err
+		}
+	}
+	if next.session.UserID != c.stale.UserID {
+		return nil, errOtherUser
+	}
+	return next, nil
+}
+
+// afterUnauthorized returns what to send a request to t again with that got a 401
+// with rejected. Both results are nil if the 401 stands. The error is that the
+// session is over, or the error of ctx.
+//
+// The 401 is compared with the session as it is now first: a refresh may have
+// come between.
+func (m *sessions) afterUnauthorized(ctx context.Context, key string, t target, rejected *credentials) (*credentials, error) {
+	next, err := m.renew(ctx, key, t, rejected.session)
+	switch {
+	case err == nil && next.session.UserID == rejected.session.UserID:
+		return next, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, ErrSessionExpired):
+		return nil, err
+	}
+	return nil, nil
+}
+
+// renew returns a session newer than rejected, which t refused.
+func (m *sessions) renew(ctx context.Context, key string, t target, rejected *Session) (*credentials, error) {
+	now, err := m.load(ctx, key)
+	if errors.Is(err, ErrNoSession) {
+		return nil, err
+	}
+	if err == nil && newer(now.session, rejected, Rejected) && m.isValid(now) {
+		return now, nil
+	}
+	if err := m.states.rejectExpired(key, rejected); err != nil {
+		return nil, err
+	}
+	if !m.allowsRefresh(key, t, rejected) {
+		return nil, errRejected
+	}
+	next, err := m.refresh(ctx, key, rejected, Rejected)
+	if err != nil {
+		_ = m.states.rejectExpired(key, rejected) // if that is why
+		return nil, err
+	}
+	return next, m.noteRefresh(key, t, rejected, next.session)
+}
+
+func (m *sessions) allowsRefresh(key string, t target, rejected *Session) (allowed bool) {
+	m.states.with(key, func(st *keyState) {
+		allowed = st.rejections.allows(t, rejected.AccessToken, m.clock.Now())
+	})
+	return allowed
+}
+
+// noteRefresh notes that a 401 of t led from rejected to next. The error is that
+// it is the same token, which t refuses.
+func (m *sessions) noteRefresh(key string, t target, rejected, next *Session) (err error) {
+	same := next.AccessToken == rejected.AccessToken
+	m.states.with(key, func(st *keyState) {
+		st.rejections.refreshed(next.AccessToken, same, m.clock.Now())
+		if same {
+			st.rejections.refused(t, m.clock.Now())
+			err = errRejected
+		}
+	})
+	return err
+}
+
+// noteReplay notes how t answered the request that was sent again.
+func (m *sessions) noteReplay(key string, t target, accessToken string, accepted bool) {
+	m.states.with(key, func(st *keyState) {
+		if accepted {
+			st.rejections.accepted(t, accessToken)
+		} else {
+			st.rejections.refused(t, m.clock.Now())
+		}
+	})
+}
