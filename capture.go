@@ -20,8 +20,8 @@ func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.
 	if s == nil || err != nil {
 		return resp, nil
 	}
-	login := &pendingWrite{session: s, states: []*Session{nil}, before: s.CreatedAt}
-	return t.capture(req, resp, login, true)
+	c, _ := newCredentials(s, t.ProjectID) // nil if it cannot be sent, which the next request says
+	return t.capture(req, resp, &pendingWrite{session: s, states: []*Session{nil}, before: s.CreatedAt}, c)
 }
 
 // prefixedBody is a body of which prefix was read already, until err.
@@ -79,12 +79,12 @@ func (t *Transport) captureLogout(req *http.Request, resp *http.Response, out *S
 	if resp.StatusCode/100 != 2 {
 		return resp, nil
 	}
-	return t.capture(req, resp, &pendingWrite{login: out}, false)
+	return t.capture(req, resp, &pendingWrite{login: out}, nil)
 }
 
 // capture stores w and then returns resp. A caller that leaves meanwhile gets
 // its context's error, and w is stored all the same.
-func (t *Transport) capture(req *http.Request, resp *http.Response, w *pendingWrite, force bool) (*http.Response, error) {
+func (t *Transport) capture(req *http.Request, resp *http.Response, w *pendingWrite, c *credentials) (*http.Response, error) {
 	ctx, key := req.Context(), t.key(req)
 	stored := make(chan struct{})
 	go func() {
@@ -92,7 +92,7 @@ func (t *Transport) capture(req *http.Request, resp *http.Response, w *pendingWr
 		if t.sessions.work.begin() {
 			defer t.sessions.work.end()
 		}
-		_ = t.sessions.store.write(context.WithoutCancel(ctx), key, w, force) // SaveFailed reports it
+		_ = t.sessions.store.write(context.WithoutCancel(ctx), key, w, c, w.session != nil) // SaveFailed reports it
 	}()
 	select {
 	case <-stored:

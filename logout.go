@@ -61,7 +61,7 @@ func (m *sessions) logout(ctx context.Context, key string, c *credentials) (last
 	})
 	timed := withTimeout(ctx, m.clock, logoutTimeout)
 	defer timed.cancel()
-	err = storeError(ctx, "update", m.store.write(timed, key, w, false))
+	err = storeError(ctx, "update", m.store.write(timed, key, w, nil, false))
 	for _, call := range running {
 		select {
 		case <-call.ended:

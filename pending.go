@@ -77,13 +77,6 @@ func (w *pendingWrite) inherit(earlier *pendingWrite) {
 	}
 }
 
-func (w *pendingWrite) sessionOrNil() *Session {
-	if w == nil {
-		return nil
-	}
-	return w.session
-}
-
 // pendingStore is the user's TokenStore with the pending writes laid over it. It
 // is a TokenStore itself, whose Load and Update see and change what will be
 // stored, and which keeps what the user's store does not take.
@@ -132,9 +125,9 @@ func (p *pendingStore) Update(ctx context.Context, key string, fn func(context.C
 		p.stored(ctx, key, &u)
 	case u.result != nil:
 		p.keep(key, &u)
-		p.reportFailure(ctx, key, redactError(err, u.seen, u.result.session))
+		p.reportFailure(ctx, key, u.redact(err))
 	}
-	return redactError(err, u.seen, u.laid.sessionOrNil(), u.result.sessionOrNil())
+	return u.redact(err)
 }
 
 // update is one Update of the user's store.
@@ -143,11 +136,23 @@ type update struct {
 	key     string
 	fn      func(context.Context, *Session) (*Session, error)
 
-	ran    bool
-	laid   *pendingWrite // laid over what the store held
-	seen   *Session      // by fn
-	result *pendingWrite // what fn made of it, nil if it left it
-	stored *Session      // what the store is to hold
+	ran     bool
+	current *Session      // what the store held at first
+	laid    *pendingWrite // laid over it
+	seen    *Session      // by fn
+	result  *pendingWrite // what fn made of it, nil if it left it
+	stored  *Session      // what the store is to hold
+}
+
+// redact takes the tokens out of err that the store may have printed.
+func (u *update) redact(err error) error {
+	sessions := []*Session{u.current, u.seen}
+	for _, w := range [...]*pendingWrite{u.laid, u.result} {
+		if w != nil {
+			sessions = append(sessions, w.session)
+		}
+	}
+	return redactError(err, sessions...)
 }
 
 // run is the function that the user's store calls, which may be more than once.
@@ -167,7 +172,7 @@ func (u *update) run(ctx context.Context, current *Session) (*Session, error) {
 }
 
 func (u *update) runOnce(ctx context.Context, current *Session) error {
-	u.ran, u.laid = true, u.pending.pendingOf(u.key)
+	u.ran, u.current, u.laid = true, current, u.pending.pendingOf(u.key)
 	u.seen = u.laid.apply(current)
 	next, err := u.fn(ctx, u.seen)
 	if err == nil && next != u.seen {
@@ -192,8 +197,12 @@ func (p *pendingStore) keep(key string, u *update) {
 }
 
 // stored forgets the pending write that the store has taken, or that something
-// newer in the store replaces.
+// newer in the store replaces. What fn made may have lost to something newer too:
+// a new generation of the key.
 func (p *pendingStore) stored(ctx context.Context, key string, u *update) {
+	if u.result != nil && !sameTokens(u.stored, u.result.session) {
+		p.states.with(key, p.states.raise)
+	}
 	w := u.laid
 	if w == nil || !p.drop(key, w) {
 		return
@@ -213,9 +222,9 @@ func (p *pendingStore) drop(key string, w *pendingWrite) (dropped bool) {
 }
 
 // write lays w over the store at once, in a new generation of the key, and then
-// stores it. force stores it whatever the store holds now. The error says why
+// stores it. c are the credentials of its session, nil for a logout. force stores it whatever the store holds now. The error says why
 // that failed; it is tried again in the background.
-func (p *pendingStore) write(ctx context.Context, key string, w *pendingWrite, force bool) error {
+func (p *pendingStore) write(ctx context.Context, key string, w *pendingWrite, c *credentials, force bool) error {
 	p.states.with(key, func(st *keyState) {
 		if earlier := st.pending.Load(); earlier != nil {
 			if !w.replaces(earlier.session) && !force {
@@ -224,7 +233,7 @@ func (p *pendingStore) write(ctx context.Context, key string, w *pendingWrite, f
 			w.inherit(earlier)
 		}
 		st.pending.Store(w)
-		st.current.Store(nil)
+		st.current.Store(c)
 		p.states.raise(st)
 	})
 	return p.flush(ctx, key, func(current *Session) *Session {

@@ -178,10 +178,11 @@ func newer(s, stale *Session, why Reason) bool {
 // send asks the Refresher once. It does not give up when the lock is lost: the
 // server may have rotated the token by then.
 func (r *refresh) send(s *Session) (*credentials, error) {
-	if r.attempts++; r.attempts == 1 {
+	if r.attempts == 0 {
 		r.began = r.clock.Now()
 		r.emit(newEvent(RefreshBegan, r.key, s, nil))
 	}
+	r.attempts++
 	timed := withTimeout(r.ctx, r.clock, r.timeout)
 	defer timed.cancel()
 	var reply *Session

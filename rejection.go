@@ -70,8 +70,9 @@ func (r *rejections) accepted(t target, accessToken string) {
 	r.endpoints = slices.DeleteFunc(r.endpoints, func(e refusal) bool { return e.target == t })
 }
 
-// refused notes that t refused the new token as well. Its 401s stand for 5 s,
-// doubling to 5 min.
+// refused notes that t refused the new token as well. Its 401s stand for 5 s, as
+// the new token may not be known everywhere yet, and then for the whole window:
+// one endpoint must not use up the refreshes that another may need.
 func (r *rejections) refused(t target, now time.Time) {
 	i := slices.IndexFunc(r.endpoints, func(e refusal) bool { return e.target == t })
 	if i < 0 {
@@ -85,8 +86,11 @@ func (r *rejections) refused(t target, now time.Time) {
 	if now.Before(e.until) {
 		return // one of many that overlap
 	}
-	e.count++
-	e.until = now.Add(backoff(e.count, 5*time.Second, rejectionWindow))
+	pause := rejectionWindow
+	if e.count++; e.count == 1 {
+		pause = unverifiedFor
+	}
+	e.until = now.Add(pause)
 }
 
 // expire drops what is out of date.

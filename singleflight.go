@@ -98,8 +98,8 @@ func (m *sessions) leave(st *keyState, c *call) {
 }
 
 // fail notes that an attempt failed and that the next begins at retryAt. Those
-// who wait leave 5 s after the first failure, or at once if nothing will be sent
-// before.
+// who wait leave 5 s after the first failure, or at once if the server asked to
+// send nothing before.
 func (c *call) fail(err error, retryAt time.Time, clock Clock) {
 	c.lastErr.Store(&err)
 	if c.failedAt.IsZero() {
@@ -114,7 +114,7 @@ func (c *call) fail(err error, retryAt time.Time, clock Clock) {
 			}
 		}()
 	}
-	if retryAt.Sub(c.failedAt) >= maxWaitAfterFailure {
+	if retryAfterOf(err) > 0 && retryAt.Sub(c.failedAt) >= maxWaitAfterFailure {
 		c.giveUp()
 	}
 }
