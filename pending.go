@@ -118,14 +118,19 @@ func (p *pendingStore) load(ctx context.Context, key string) (s *Session, err er
 // returned if that cannot be stored: it may be a refreshed session, which must
 // not be lost. A login or logout that comes while fn runs wins over its result.
 func (p *pendingStore) Update(ctx context.Context, key string, fn func(context.Context, *Session) (*Session, error)) error {
-	u := update{pending: p, key: key, fn: fn}
+	return p.update(ctx, key, p.emit, fn)
+}
+
+// update is Update with its events going to emit.
+func (p *pendingStore) update(ctx context.Context, key string, emit func(context.Context, Event), fn func(context.Context, *Session) (*Session, error)) error {
+	u := update{pending: p, key: key, emit: emit, fn: fn}
 	err := guard("TokenStore.Update", func() error { return p.store.Update(ctx, key, u.run) })
 	switch {
 	case err == nil:
 		p.stored(ctx, key, &u)
 	case u.result != nil:
 		p.keep(key, &u)
-		p.reportFailure(ctx, key, u.redact(err))
+		p.reportFailure(ctx, key, u.redact(err), emit)
 	}
 	return u.redact(err)
 }
@@ -134,6 +139,7 @@ func (p *pendingStore) Update(ctx context.Context, key string, fn func(context.C
 type update struct {
 	pending *pendingStore
 	key     string
+	emit    func(context.Context, Event)
 	fn      func(context.Context, *Session) (*Session, error)
 
 	ran     bool
@@ -208,7 +214,7 @@ func (p *pendingStore) stored(ctx context.Context, key string, u *update) {
 		return
 	}
 	if w.failed.Load() && (u.result != nil || sameTokens(u.stored, w.session)) {
-		p.emit(ctx, newEvent(SavedLater, key, u.stored, nil))
+		u.emit(ctx, newEvent(SavedLater, key, u.stored, nil))
 	}
 }
 
@@ -257,11 +263,11 @@ func (p *pendingStore) flush(ctx context.Context, key string, change func(*Sessi
 	if r, ok := p.store.(Replacer); ok && errors.Is(err, ErrUnreadable) && w.isLoginOrLogout() {
 		err = guard("TokenStore.Replace", func() error { return r.Replace(timed, key, w.session) })
 		if err == nil {
-			p.stored(ctx, key, &update{laid: w, stored: w.session})
+			p.stored(ctx, key, &update{laid: w, stored: w.session, emit: p.emit})
 		}
 	}
 	if err = redactError(err, w.session); err != nil {
-		p.reportFailure(ctx, key, err)
+		p.reportFailure(ctx, key, err, p.emit)
 	}
 	return err
 }
@@ -270,7 +276,7 @@ func unchanged(s *Session) *Session { return s }
 
 // reportFailure tells, once for each write, that what is pending of key could
 // not be stored, and has it tried again.
-func (p *pendingStore) reportFailure(ctx context.Context, key string, err error) {
+func (p *pendingStore) reportFailure(ctx context.Context, key string, err error, emit func(context.Context, Event)) {
 	var w *pendingWrite
 	var start bool
 	p.states.with(key, func(st *keyState) {
@@ -281,7 +287,7 @@ func (p *pendingStore) reportFailure(ctx context.Context, key string, err error)
 		}
 	})
 	if w != nil && !w.failed.Swap(true) {
-		p.emit(ctx, newEvent(SaveFailed, key, w.session, err))
+		emit(ctx, newEvent(SaveFailed, key, w.session, err))
 	}
 	if start {
 		go p.keepFlushing(context.WithoutCancel(ctx), key)

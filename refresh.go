@@ -110,9 +110,8 @@ func (r *refresh) attempt() (o outcome) {
 	locked := withTimeout(r.ctx, r.clock, r.timeout)
 	defer locked.cancel()
 	watch := r.watchStore(locked)
-	store := *r.store
-	store.emit = func(_ context.Context, e Event) { r.emit(e) }
-	err = store.Update(locked, r.key, func(ctx context.Context, current *Session) (*Session, error) {
+	emit := func(_ context.Context, e Event) { r.emit(e) }
+	err = r.store.update(locked, r.key, emit, func(ctx context.Context, current *Session) (*Session, error) {
 		if !watch.end() {
 			return current, nil
 		}

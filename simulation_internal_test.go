@@ -35,6 +35,7 @@ func (t *Transport) WrapRefresher(wrap func(Refresher) Refresher) error {
 		return err
 	}
 	t.sessions.refreshes.refresher = wrap(t.sessions.refreshes.refresher)
+	t.sessions.refreshes.process = 1 // drawn by chance otherwise
 	return nil
 }
 
