@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
-// newSimulation is the world of a seed, before anything has happened in it.
-func newSimulation(seed uint64, change func(*simulation)) *simulation {
-	w := &simulation{seed: seed, cond: drawConditions(seed), born: time.Now(), history: make([]entry, 0, 1<<10)}
+// newWorld is the world of a seed, before anything has happened in it.
+func newWorld(seed uint64, seams Seams, change func(*world)) *world {
+	w := &world{seed: seed, seams: seams, cond: drawConditions(seed), born: time.Now(), history: make([]entry, 0, 1<<10)}
 	if change != nil {
 		change(w)
 	}
@@ -31,7 +31,7 @@ func newSimulation(seed uint64, change func(*simulation)) *simulation {
 
 // run lives through w: troubled times, a calm in which everything must come
 // right again, and the end of all processes.
-func (w *simulation) run() {
+func (w *world) run() {
 	d := diceFor(w.seed, 2)
 	for i := range w.cond.processes {
 		p := &process{world: w, id: i, skew: w.drawSkew(d)}
@@ -49,12 +49,12 @@ func (w *simulation) run() {
 }
 
 // drawSkew: half of the machines have a right clock.
-func (w *simulation) drawSkew(d *dice) time.Duration {
+func (w *world) drawSkew(d *dice) time.Duration {
 	return pick(d, 0, 0, 0, time.Duration(d.below(120)-60)*time.Second, time.Duration(d.below(7)-3)*time.Hour).Truncate(time.Second)
 }
 
 // giveLogin begins a world: each key has a session.
-func (w *simulation) giveLogin(key *keyTruth, d *dice) {
+func (w *world) giveLogin(key *keyTruth, d *dice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.walletkit.login(key, key.name+"-user-"+pick(d, "a", "b"))
@@ -66,7 +66,7 @@ func (w *simulation) giveLogin(key *keyTruth, d *dice) {
 }
 
 // trouble is the part of a world in which things happen.
-func (w *simulation) trouble(d *dice) {
+func (w *world) trouble(d *dice) {
 	times := make([]time.Duration, w.cond.actions)
 	for i := range times {
 		times[i] = d.between(0, w.cond.horizon)
@@ -79,10 +79,10 @@ func (w *simulation) trouble(d *dice) {
 	time.Sleep(w.until(w.cond.horizon))
 }
 
-func (w *simulation) until(at time.Duration) time.Duration { return time.Until(w.born.Add(at)) }
+func (w *world) until(at time.Duration) time.Duration { return time.Until(w.born.Add(at)) }
 
 // act does one thing, or starts it.
-func (w *simulation) act(d *dice, n uint64) {
+func (w *world) act(d *dice, n uint64) {
 	p, key := w.processes[d.below(len(w.processes))], w.keys[d.below(len(w.keys))]
 	if comesBack := d.chance(0.5); comesBack && p.up() == nil {
 		p.start()
@@ -120,7 +120,7 @@ func (p *process) up() *incarnation {
 }
 
 // burst is some requests at about the same time, to any processes.
-func (w *simulation) burst(key *keyTruth, d *dice, n uint64) {
+func (w *world) burst(key *keyTruth, d *dice, n uint64) {
 	spread := pick(d, time.Millisecond, 50*time.Millisecond, time.Second, 5*time.Second)
 	for i := range 1 + d.below(5) {
 		p := w.processes[d.below(len(w.processes))]
@@ -143,7 +143,7 @@ func (w *simulation) burst(key *keyTruth, d *dice, n uint64) {
 }
 
 // isOver reports whether the user of key has to log in.
-func (w *simulation) isOver(key *keyTruth) bool {
+func (w *world) isOver(key *keyTruth) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.store.records[key].current()
@@ -185,7 +185,7 @@ func (inc *incarnation) request(key *keyTruth, id uint64, line string, kind acto
 }
 
 // answered checks how and when a request was answered. w.mu is held.
-func (w *simulation) answered(a *actor, began time.Time, patience time.Duration, status int, err error) {
+func (w *world) answered(a *actor, began time.Time, patience time.Duration, status int, err error) {
 	took := time.Since(began)
 	w.note(a.String(), "is answered", fmt.Sprint(status), err)
 	if err != nil || status != 200 {
@@ -212,13 +212,13 @@ func (inc *incarnation) stood(then time.Time) bool {
 
 // patience is how long a caller waits at most: twice for a flight, which waits
 // for exclusion, refreshes, looks again and saves; and for two answers.
-func (w *simulation) patience() time.Duration {
+func (w *world) patience() time.Duration {
 	calls := 12 * 2500 * time.Millisecond // of the store's, each slow and in vain
 	return 2*(3*w.cond.timeout+calls) + 2*time.Second
 }
 
 // snatch makes the store lose a lease, as a failover does.
-func (w *simulation) snatch(key *keyTruth) {
+func (w *world) snatch(key *keyTruth) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := w.store.records[key]
@@ -231,7 +231,7 @@ func (w *simulation) snatch(key *keyTruth) {
 	w.note("store", "forgets the lease of", key.name, nil)
 }
 
-func (w *simulation) jump(p *process, d *dice) {
+func (w *world) jump(p *process, d *dice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.counts.jumps++
@@ -241,7 +241,7 @@ func (w *simulation) jump(p *process, d *dice) {
 }
 
 // outage cuts a process, or all of them, off from the store.
-func (w *simulation) outage(p *process, d *dice) {
+func (w *world) outage(p *process, d *dice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	until, what, all := time.Now().Add(d.between(time.Second, 2*w.cond.lease)), d.below(3), d.chance(0.5)
@@ -260,7 +260,7 @@ func (w *simulation) outage(p *process, d *dice) {
 }
 
 // revoke ends the access token of key's session; endSession the session.
-func (w *simulation) revoke(key *keyTruth) {
+func (w *world) revoke(key *keyTruth) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, l := range w.walletkit.logins {
@@ -271,7 +271,7 @@ func (w *simulation) revoke(key *keyTruth) {
 	}
 }
 
-func (w *simulation) endSession(key *keyTruth) {
+func (w *world) endSession(key *keyTruth) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, l := range w.walletkit.logins {
@@ -284,7 +284,7 @@ func (w *simulation) endSession(key *keyTruth) {
 
 // logIn logs a user in, who may be another than before, in the way that the
 // world's programs do.
-func (w *simulation) logIn(p *process, key *keyTruth, d *dice, n uint64) {
+func (w *world) logIn(p *process, key *keyTruth, d *dice, n uint64) {
 	key.logging <- struct{}{}
 	defer func() { <-key.logging }()
 	inc := p.up()
@@ -306,7 +306,7 @@ func (w *simulation) logIn(p *process, key *keyTruth, d *dice, n uint64) {
 }
 
 // logInByRequest logs in by a request that the Transport captures.
-func (w *simulation) logInByRequest(inc *incarnation, key *keyTruth, user string, n uint64) {
+func (w *world) logInByRequest(inc *incarnation, key *keyTruth, user string, n uint64) {
 	w.mu.Lock()
 	acked, possible := key.surely()
 	w.mu.Unlock()
@@ -348,7 +348,7 @@ func (k *keyTruth) mayBe(l *login) {
 }
 
 // manage stores a login, or a logout if l is nil, and tries again a few times.
-func (w *simulation) manage(inc *incarnation, key *keyTruth, n uint64, l *login, do func(context.Context) error) bool {
+func (w *world) manage(inc *incarnation, key *keyTruth, n uint64, l *login, do func(context.Context) error) bool {
 	w.mu.Lock()
 	w.serial++
 	serial := w.serial
@@ -377,7 +377,7 @@ func (w *simulation) manage(inc *incarnation, key *keyTruth, n uint64, l *login,
 }
 
 // logOut logs the user out.
-func (w *simulation) logOut(p *process, key *keyTruth, d *dice, n uint64) {
+func (w *world) logOut(p *process, key *keyTruth, d *dice, n uint64) {
 	key.logging <- struct{}{}
 	defer func() { <-key.logging }()
 	inc := p.up()
@@ -398,7 +398,7 @@ func (w *simulation) logOut(p *process, key *keyTruth, d *dice, n uint64) {
 }
 
 // becalm ends all faults and starts what is down.
-func (w *simulation) becalm() {
+func (w *world) becalm() {
 	w.mu.Lock()
 	w.calm = true
 	w.note("world", "is calm", "", nil)
@@ -418,7 +418,7 @@ func (w *simulation) becalm() {
 
 // checkStored demands that the store holds what was acknowledged last. w.mu is
 // held.
-func (w *simulation) checkStored(key *keyTruth) {
+func (w *world) checkStored(key *keyTruth) {
 	var stored *login
 	if s := w.store.records[key].current(); s != nil {
 		stored = w.walletkit.refresh[s.RefreshToken].login
@@ -437,7 +437,7 @@ func name(l *login) string {
 
 // recover demands that everything works again: a user whose session is over
 // logs in, and after a while all requests succeed.
-func (w *simulation) recover() {
+func (w *world) recover() {
 	var lastFailure time.Duration
 	start := time.Now()
 	// A session whose newest token was lost dies only when it is refreshed, up
@@ -473,7 +473,7 @@ func (w *simulation) recover() {
 
 // logInAgain logs a user in whose session has ended; one that lives must work
 // without.
-func (w *simulation) logInAgain(inc *incarnation, key *keyTruth, id uint64) {
+func (w *world) logInAgain(inc *incarnation, key *keyTruth, id uint64) {
 	w.mu.Lock()
 	current := w.store.records[key].current()
 	if current != nil {
@@ -496,7 +496,7 @@ func (w *simulation) logInAgain(inc *incarnation, key *keyTruth, id uint64) {
 
 // end shuts all processes down. Nothing may be left of them, which the bubble
 // checks as far as goroutines go.
-func (w *simulation) end() {
+func (w *world) end() {
 	for _, p := range w.processes {
 		inc := p.up()
 		if err := inc.transport.Shutdown(inc.shutter().context(context.Background())); err != nil {
@@ -504,9 +504,9 @@ func (w *simulation) end() {
 			w.violated(inc.name, "Shutdown in calm times: %v", err)
 			w.mu.Unlock()
 		}
-		if left := inc.transport.Remembers(); left != (walletauth.Remembered{}) {
+		if calls, unsaved := w.seams.Remembers(inc.transport); calls+unsaved > 0 {
 			w.mu.Lock()
-			w.violated(inc.name, "in the end it remembers %+v", left)
+			w.violated(inc.name, "in the end it remembers %d refreshes and %d unsaved sessions", calls, unsaved)
 			w.mu.Unlock()
 		}
 		if err := inc.transport.Shutdown(inc.shutter().context(context.Background())); err != nil {

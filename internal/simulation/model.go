@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ const project = "project"
 // once, and one that comes back ends the session. It is changed under the
 // world's mu.
 type walletkit struct {
-	world   *simulation
+	world   *world
 	logins  []*login
 	access  map[string]pair
 	refresh map[string]pair
@@ -334,7 +334,7 @@ func (inc *incarnation) misjudges(sent, ends time.Time) bool {
 
 // checkSend is the heart of the matter: may this refresh token be sent now? w.mu
 // is held.
-func (w *simulation) checkSend(t *trip, token string) {
+func (w *world) checkSend(t *trip, token string) {
 	a, turn := t.a, t.t
 	w.counts.refreshes++
 	p, known := w.walletkit.refresh[token]
@@ -381,7 +381,7 @@ func (w *simulation) checkSend(t *trip, token string) {
 
 // checkAlone demands that nobody else has a refresh of the key under way who
 // was not robbed of the lease.
-func (w *simulation) checkAlone(a *actor, mine *turn) {
+func (w *world) checkAlone(a *actor, mine *turn) {
 	for _, p := range w.processes {
 		if p.now == nil || p.now == mine.inc || p.now.sending[a.key] == 0 {
 			continue
@@ -428,7 +428,7 @@ func (t *trip) serveRefresh(id, token string) (*http.Response, *grant) {
 
 // reused ends a session because a spent refresh token came back, and asks
 // whose fault that is. w.mu is held.
-func (w *simulation) reused(t *trip, p pair) {
+func (w *world) reused(t *trip, p pair) {
 	w.walletkit.end(p.login, "reuse of refresh token "+strconv.Itoa(p.n)+" by "+t.a.String())
 	switch g := p.grants[p.n+1]; {
 	case !g.arrived.IsZero() && g.arrived.Before(t.t.granted):
@@ -456,7 +456,7 @@ func (w *simulation) reused(t *trip, p pair) {
 // had the newer token, or would have had it soon. No lease can prevent that if
 // the holder loses it between the server's commit and the save, or cannot
 // reach the store to save. If neither was the case somebody erred.
-func (w *simulation) lostToRobbery(t *trip, p pair, g *grant) {
+func (w *world) lostToRobbery(t *trip, p pair, g *grant) {
 	if !g.by.robbed && !g.by.paused && !g.missed && !t.t.robbed && !t.t.paused {
 		w.violated(t.a.String(), "a session was lost without a cause: %s was on its way into the store", pair{p.login, p.n + 1})
 		return
@@ -590,7 +590,7 @@ func (t *trip) serveSession() *http.Response {
 
 // checkWrite demands that what a turn stores is newer than what it replaces. w.mu
 // is held.
-func (w *simulation) checkWrite(t *turn, r *record, next *walletauth.Session) {
+func (w *world) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	previous := r.current()
 	if next == nil {
 		if previous != nil && t.by.kind != manages {
@@ -645,7 +645,7 @@ func (r *record) storedLate(t *turn) bool {
 // orderOfDelete says what a deletion that t stores is newer than: for a program
 // that calls Delete everything so far, for a logout that a Transport noticed,
 // maybe long ago, the session that it ended. w.mu is held.
-func (w *simulation) orderOfDelete(t *turn) order {
+func (w *world) orderOfDelete(t *turn) order {
 	if t.by.kind == manages {
 		return order{t.by.serial, 0}
 	}
@@ -659,7 +659,7 @@ func (w *simulation) orderOfDelete(t *turn) order {
 }
 
 // checkText demands that an error tells no token. w.mu is held.
-func (w *simulation) checkText(a *actor, err error) {
+func (w *world) checkText(a *actor, err error) {
 	if text := err.Error(); strings.Contains(text, "access-token") || strings.Contains(text, "refresh-token-") {
 		w.violated(a.String(), "an error tells a token: %s", text)
 	}
@@ -667,7 +667,7 @@ func (w *simulation) checkText(a *actor, err error) {
 
 // checkEnd demands that an error which says that a session is gone or over is
 // true. w.mu is held.
-func (w *simulation) checkEnd(a *actor, began time.Time, err error) {
+func (w *world) checkEnd(a *actor, began time.Time, err error) {
 	if err == nil || a.at.dead || a.at.stood(began) {
 		return
 	}
@@ -690,7 +690,7 @@ func (w *simulation) checkEnd(a *actor, began time.Time, err error) {
 
 // wasEmpty reports whether key had no session at some time since then, or one
 // whose logout waits to be stored.
-func (w *simulation) wasEmpty(key *keyTruth, then time.Time) bool {
+func (w *world) wasEmpty(key *keyTruth, then time.Time) bool {
 	versions := w.store.records[key].versions
 	for i, v := range versions {
 		over := i+1 < len(versions) && versions[i+1].at.Before(then)
@@ -709,7 +709,7 @@ func (w *simulation) wasEmpty(key *keyTruth, then time.Time) bool {
 
 // loggedOutSince reports whether the user has logged out since l, from l or from a
 // later login, which may not have been stored.
-func (w *simulation) loggedOutSince(l *login) bool {
+func (w *world) loggedOutSince(l *login) bool {
 	return slices.ContainsFunc(w.walletkit.logins, func(later *login) bool {
 		return later.key == l.key && later.serial >= l.serial && later.ended == "logout"
 	})

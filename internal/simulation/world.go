@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"cmp"
@@ -13,11 +13,12 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
-// simulation is one simulated world: some processes, the store they share, and
+// world is one simulated world: some processes, the store they share, and
 // WalletKit. It lives in a synctest bubble, and its seed decides everything in
 // it.
-type simulation struct {
+type world struct {
 	seed  uint64
+	seams Seams
 	cond  conditions
 	bugs  storeBugs // wrong on purpose
 	twist twist     // likewise
@@ -106,12 +107,12 @@ func (e entry) String() string {
 }
 
 // note adds to the history. w.mu is held.
-func (w *simulation) note(who, what, whose string, err error) {
+func (w *world) note(who, what, whose string, err error) {
 	w.history = append(w.history, entry{time.Since(w.born), who, what, whose, err})
 }
 
 // violated reports that a promise was broken. w.mu is held.
-func (w *simulation) violated(who, format string, args ...any) {
+func (w *world) violated(who, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	w.violations = append(w.violations, fmt.Sprintf("at %.6fs, %s: %s", time.Since(w.born).Seconds(), who, text))
 	w.note(who, "VIOLATION", text, nil)
@@ -119,7 +120,7 @@ func (w *simulation) violated(who, format string, args ...any) {
 
 // lines is the history in an order that does not depend on who came first
 // within an instant.
-func (w *simulation) lines() []string {
+func (w *world) lines() []string {
 	slices.SortStableFunc(w.history, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.String(), b.String()))
 	})

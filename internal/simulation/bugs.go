@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"context"
@@ -21,33 +21,33 @@ import (
 // within is how many seeds the search may take to find a deliberate bug.
 const within = 2000
 
-// TestSimulationFindsBugs shows that the search can find things: stores,
+// FindsBugs shows that the search can find things: stores,
 // refreshers and clients that are wrong on purpose.
-func TestSimulationFindsBugs(t *testing.T) {
+func (s Seams) FindsBugs(t *testing.T) {
 	for _, bug := range []struct {
 		name   string
-		change func(*simulation)
+		change func(*world)
 	}{
-		{"a store that gives its lease to whoever asks", func(w *simulation) { w.bugs.noExclusion = true }},
-		{"a store without a fence", func(w *simulation) { w.bugs.noFence = true }},
-		{"a store that drops a save if the lease has lapsed", func(w *simulation) { w.bugs.onlyMine = true }},
-		{"a store that loses saves", func(w *simulation) { w.bugs.losesSaves = true }},
-		{"a store that deletes the fence with the session", func(w *simulation) {
+		{"a store that gives its lease to whoever asks", func(w *world) { w.bugs.noExclusion = true }},
+		{"a store without a fence", func(w *world) { w.bugs.noFence = true }},
+		{"a store that drops a save if the lease has lapsed", func(w *world) { w.bugs.onlyMine = true }},
+		{"a store that loses saves", func(w *world) { w.bugs.losesSaves = true }},
+		{"a store that deletes the fence with the session", func(w *world) {
 			w.bugs.noTombstone = true
 			w.cond.pause, w.cond.processes = 0.02, 3 // it takes a holder that stands still while the user logs out elsewhere
 		}},
-		{"a store whose Update starts from a local copy", func(w *simulation) { w.bugs.staleRead = true }},
-		{"a store that mixes keys up", func(w *simulation) { w.bugs.mixesKeys = true }},
-		{"a store that is empty while its server is down", func(w *simulation) { w.bugs.emptyWhenDown = true }},
-		{"a refresher that sends twice to be sure", func(w *simulation) { w.twist.refresher = sendsTwice }},
-		{"a refresher that spends the token it was given at first", func(w *simulation) { w.twist.refresher = new(firstToken).refresh }},
-		{"a refresher that takes any failure for the end", func(w *simulation) { w.twist.refresher = givesUp }},
-		{"a refresher that is as impatient as its callers", func(w *simulation) { w.twist.refresher = hasty }},
-		{"a client that repeats a request until it works", func(w *simulation) { w.twist.client = stubborn }},
-		{"a client that keeps one token for all keys", func(w *simulation) { w.twist.client = new(oneToken).client }},
+		{"a store whose Update starts from a local copy", func(w *world) { w.bugs.staleRead = true }},
+		{"a store that mixes keys up", func(w *world) { w.bugs.mixesKeys = true }},
+		{"a store that is empty while its server is down", func(w *world) { w.bugs.emptyWhenDown = true }},
+		{"a refresher that sends twice to be sure", func(w *world) { w.twist.refresher = sendsTwice }},
+		{"a refresher that spends the token it was given at first", func(w *world) { w.twist.refresher = new(firstToken).refresh }},
+		{"a refresher that takes any failure for the end", func(w *world) { w.twist.refresher = givesUp }},
+		{"a refresher that is as impatient as its callers", func(w *world) { w.twist.refresher = hasty }},
+		{"a client that repeats a request until it works", func(w *world) { w.twist.client = stubborn }},
+		{"a client that keeps one token for all keys", func(w *world) { w.twist.client = new(oneToken).client }},
 	} {
 		t.Run(bug.name, func(t *testing.T) {
-			_, run, failed := search(t, 1, within, 1, bug.change)
+			_, run, failed := s.search(t, 1, within, 1, bug.change)
 			if len(failed) == 0 {
 				t.Fatalf("not found in %d seeds", run)
 			}
@@ -148,10 +148,10 @@ func (o *oneToken) client(inc *incarnation) http.RoundTripper {
 
 var simPatches = flag.Bool("sim.patches", false, "simulate the package with one line of it made wrong, for a list of lines")
 
-// TestSimulationFindsWrongLines does the same with bugs in the package itself:
+// FindsWrongLines does the same with bugs in the package itself:
 // it builds the tests with a line replaced, by the overlay that the go command
 // offers, and expects the simulation to fail. It takes some minutes.
-func TestSimulationFindsWrongLines(t *testing.T) {
+func (Seams) FindsWrongLines(t *testing.T) {
 	if !*simPatches {
 		t.Skip("run with -sim.patches")
 	}

@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 // process is a program that runs on some machine, and again after a crash.
 type process struct {
-	world *simulation
+	world *world
 	id    int
 	skew  time.Duration // of the machine's wall clock
 	set   time.Time     // when that changed
@@ -22,7 +22,7 @@ type process struct {
 // incarnation is a process from its start to its end. Each has a Transport and
 // a handle of the store of its own; nothing in memory outlives it.
 type incarnation struct {
-	world     *simulation
+	world     *world
 	process   *process
 	name      string
 	nth       int // of its process
@@ -71,7 +71,7 @@ func (p *process) start() {
 		RefreshBefore: w.cond.before, RefreshTimeout: w.cond.timeout,
 		CaptureLogin: w.cond.capture, Clock: processClock{inc}, OnEvent: inc.onEvent,
 	}
-	if err := inc.transport.WrapRefresher(inc.steady); err != nil {
+	if err := w.seams.Wrap(inc.transport, inc.steady); err != nil {
 		panic(err)
 	}
 	w.mu.Lock()
@@ -110,7 +110,7 @@ func (inc *incarnation) isStopped() bool {
 
 // crash ends inc where it stands: what it had in memory is gone, and nothing
 // it does from here on has an effect. w.mu is held.
-func (w *simulation) crash(inc *incarnation, where string) {
+func (w *world) crash(inc *incarnation, where string) {
 	if inc.dead {
 		return
 	}
@@ -162,9 +162,9 @@ func (inc *incarnation) shutDown() {
 	if err == nil {
 		inc.stopped = true
 		w.mu.Unlock()
-		if left := inc.transport.Remembers(); left != (walletauth.Remembered{}) {
+		if calls, unsaved := w.seams.Remembers(inc.transport); calls+unsaved > 0 {
 			w.mu.Lock()
-			w.violated(inc.name, "after Shutdown it remembers %+v", left)
+			w.violated(inc.name, "after Shutdown it remembers %d refreshes and %d unsaved sessions", calls, unsaved)
 			w.mu.Unlock()
 		}
 		inc.kill()
@@ -228,7 +228,7 @@ func (inc *incarnation) step(a *actor, ctx context.Context, where string) error 
 
 // mayStumble crashes or pauses inc, if the seed says so. The steps around a
 // refresh, which have names, are where it hurts. w.mu is held.
-func (w *simulation) mayStumble(inc *incarnation, a *actor, where string) {
+func (w *world) mayStumble(inc *incarnation, a *actor, where string) {
 	if w.cond.crash == 0 && w.cond.pause == 0 {
 		return
 	}
@@ -250,7 +250,7 @@ func (w *simulation) mayStumble(inc *incarnation, a *actor, where string) {
 
 // takeOver has the user of key log in or out elsewhere while the holder of the
 // lease stands still.
-func (w *simulation) takeOver(from *process, key *keyTruth, d *dice) {
+func (w *world) takeOver(from *process, key *keyTruth, d *dice) {
 	time.Sleep(d.between(0, time.Second))
 	p, n := w.processes[(from.id+1)%len(w.processes)], d.next()>>24
 	if d.chance(0.5) {
@@ -262,7 +262,7 @@ func (w *simulation) takeOver(from *process, key *keyTruth, d *dice) {
 
 // pause stops inc for a while, as a debugger, a laptop's lid or a starved
 // machine does. w.mu is held.
-func (w *simulation) pause(inc *incarnation, length time.Duration) {
+func (w *world) pause(inc *incarnation, length time.Duration) {
 	w.counts.pauses++
 	inc.pausedUntil = time.Now().Add(length)
 	for _, t := range inc.turns {
@@ -289,7 +289,7 @@ func (inc *incarnation) resume(a *actor, ctx context.Context, after time.Duratio
 // alone decides them: a server's wish is obeyed, and this wish is never less
 // than the delay would have been.
 func (inc *incarnation) steady(refresher walletauth.Refresher) walletauth.Refresher {
-	return walletauth.RefresherFunc(func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+	return refresherFunc(func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
 		inc.beginFlight(ctx)
 		next, err := inc.world.twist.refresh(inc, refresher, ctx, s)
 		var refused *walletauth.RefreshError

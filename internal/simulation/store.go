@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 // lease and a fence for each key. What is in it is changed under the world's
 // mu, in one step, as a script in Redis or a statement in PostgreSQL would.
 type sharedStore struct {
-	world   *simulation
+	world   *world
 	records map[*keyTruth]*record
 }
 
@@ -407,13 +407,13 @@ func (inc *incarnation) await(answered <-chan error) error {
 	}
 }
 
-func (w *simulation) isCalm() bool {
+func (w *world) isCalm() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.calm
 }
 
-func (w *simulation) keyNamed(name string) *keyTruth {
+func (w *world) keyNamed(name string) *keyTruth {
 	for _, key := range w.keys {
 		if key.name == name {
 			return key
