@@ -38,7 +38,7 @@ type login struct {
 	grants    []*grant // the pairs of tokens it was given, of which the last is current
 	ended     string   // why
 	waited    bool     // a Transport had to store it later
-	overtaken bool     // it was saved late, and replaced by a holder that had come before
+	loggedOut bool     // a Transport was told to forget it
 }
 
 func (l *login) newest() int { return len(l.grants) - 1 }
@@ -47,15 +47,16 @@ func (l *login) wasStored() bool { return l.grants[0].stored }
 
 // grant is a pair of tokens, and what became of it.
 type grant struct {
-	ends    time.Time    // of the access token
-	revoked bool         // the access token
-	by      *turn        // in which it was bought, nil at the login
-	holder  *incarnation // that got the reply, nil if nobody did
-	trip    *trip        // in which it was bought
-	late    bool         // by the clock of the process that got it, its access token had expired
-	missed  bool         // a fault kept a save from the store
-	arrived time.Time    // the first save that reached the store
-	stored  bool         // has been
+	ends     time.Time    // of the access token
+	revoked  bool         // the access token
+	by       *turn        // in which it was bought, nil at the login
+	holder   *incarnation // that got the reply, nil if nobody did
+	trip     *trip        // in which it was bought
+	received time.Time    // by the holder
+	helped   bool         // a request that had got a 401 was repeated with it, and not in vain
+	missed   bool         // a fault kept a save from the store
+	arrived  time.Time    // the first save that reached the store
+	stored   bool         // has been
 }
 
 // pair is a grant of a login by its number.
@@ -117,7 +118,7 @@ func (k *walletkit) session(p pair) *walletauth.Session {
 	return &walletauth.Session{
 		ID: "session-" + id, CreatedAt: p.born.UTC(), ProjectID: project, UserID: p.user,
 		AccessToken: "access-token-" + name, AccessTokenExpiresAt: p.grant().ends.UTC(),
-		RefreshToken: "refresh-token-" + name, RefreshTokenExpiresAt: time.Now().Add(30 * 24 * time.Hour).UTC(),
+		RefreshToken: "refresh-token-" + name, RefreshTokenExpiresAt: time.Now().Add(k.world.cond.refreshTTL).UTC(),
 	}
 }
 
@@ -282,7 +283,7 @@ func (t *trip) refresh() (*http.Response, error) {
 	t.inc.sending[t.a.key]--
 	if err != nil {
 		t.gone = true
-		if early := w.cond.timeout - time.Since(t.inc.attempts[t.a.key].began); t.req.Context().Err() != nil && early > time.Millisecond && !t.inc.dead {
+		if early := w.cond.timeout - time.Since(t.inc.attempts[t.a.key]); t.req.Context().Err() != nil && early > time.Millisecond && !t.inc.dead {
 			w.violated(t.a.String(), "gave a refresh up that was under way, %v before its time", early)
 		}
 		w.note(t.a.String(), "gets no reply", "", err)
@@ -298,7 +299,7 @@ func (t *trip) refresh() (*http.Response, error) {
 		t.gone = true
 	default:
 		bought.holder = t.inc
-		bought.late = t.inc.misjudges(t.began, bought.ends)
+		bought.received = time.Now()
 	}
 	return resp, nil
 }
@@ -323,13 +324,6 @@ func (t *trip) drawRefreshFault() {
 		t.there += d.between(0, w.cond.timeout*3/2)
 		t.back += d.between(0, w.cond.timeout/2)
 	}
-}
-
-// misjudges reports whether inc may think that a token has expired which a refresh
-// brought that was sent then. It knows the server's time from the reply, up to
-// the time the reply took; less if the clock was set in between. w.mu is held.
-func (inc *incarnation) misjudges(sent, ends time.Time) bool {
-	return sent.Before(inc.process.set) || time.Until(ends) < time.Since(sent)+2*time.Second
 }
 
 // checkSend is the heart of the matter: may this refresh token be sent now? w.mu
@@ -435,7 +429,7 @@ func (w *world) reused(t *trip, p pair) {
 		w.violated(t.a.String(), "a session was lost: %s had been stored", pair{p.login, p.n + 1})
 	case t.gone:
 		w.counts.lostLate++
-	case g.holder == t.inc && !g.late:
+	case g.holder == t.inc:
 		w.violated(t.a.String(), "a session was lost: the process had %s and sent the token before it", pair{p.login, p.n + 1})
 	case g.holder == nil && g.by.inc.dead:
 		w.counts.lostCrash++
@@ -443,8 +437,6 @@ func (w *world) reused(t *trip, p pair) {
 		w.counts.lostReply++
 	case g.holder == nil:
 		w.lostToRobbery(t, p, g)
-	case g.late:
-		w.counts.lostClock++
 	case g.holder.dead && !g.holder.stopped:
 		w.counts.lostCrash++
 	default:
@@ -511,7 +503,12 @@ func (t *trip) reply(status int, header http.Header, body io.Reader) *http.Respo
 	if header == nil {
 		header = http.Header{}
 	}
-	header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if header.Get("Content-Type") == "" {
+		header.Set("Content-Type", "application/json")
+	}
+	if cond := t.inc.world.cond; !cond.noDate {
+		header.Set("Date", time.Now().Add(cond.dateAhead).UTC().Format(http.TimeFormat))
+	}
 	return &http.Response{
 		StatusCode: status, Status: strconv.Itoa(status) + " " + http.StatusText(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: io.NopCloser(body), ContentLength: -1, Request: t.req,
@@ -594,11 +591,10 @@ func (w *world) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	previous := r.current()
 	if next == nil {
 		if previous != nil && t.by.kind != manages {
-			if p, ok := w.walletkit.refresh[previous.RefreshToken]; ok && !w.loggedOutSince(p.login) && !r.storedLate(t) {
+			if p, ok := w.walletkit.refresh[previous.RefreshToken]; ok && !w.loggedOutSince(p.login) {
 				w.violated(t.by.String(), "deleted %s, which lives", p)
 			}
 		}
-		r.overtake(t)
 		r.order = w.orderOfDelete(t)
 		return
 	}
@@ -612,34 +608,14 @@ func (w *world) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	case previous == nil && p.waited:
 		// A login that came while the store was down cannot know of a logout that
 		// happened elsewhere until the store was up again.
-	case p.order().before(r.order) && r.storedLate(t):
-		// The fence lets an earlier holder save late, and the later one, which
-		// cannot have seen that, save over it.
-		w.counts.overtaken++
 	case p.order().before(r.order):
 		w.violated(t.by.String(), "stored %s over %s, which is newer", p, w.walletkit.describe(previous))
 	}
-	r.overtake(t)
 	r.order = p.order()
 	p.grant().stored = true
 	if key := t.key; key.pending != nil && key.pending.login == p.login {
 		key.pending = nil
 	}
-}
-
-// overtake notes that what is stored is replaced by a holder who cannot have seen
-// it. w.mu is held.
-func (r *record) overtake(t *turn) {
-	if s := r.current(); s != nil && r.storedLate(t) {
-		t.inc.world.walletkit.refresh[s.RefreshToken].overtaken = true
-	}
-}
-
-// storedLate reports whether what is stored was saved under an earlier fence than
-// that of t, after t had begun.
-func (r *record) storedLate(t *turn) bool {
-	last := r.versions[len(r.versions)-1]
-	return last.fence < t.fence && last.at.After(t.granted)
 }
 
 // orderOfDelete says what a deletion that t stores is newer than: for a program
@@ -651,7 +627,7 @@ func (w *world) orderOfDelete(t *turn) order {
 	}
 	var last order
 	for _, l := range w.walletkit.logins {
-		if l.key == t.key && l.ended == "logout" {
+		if l.key == t.key && (l.ended == "logout" || l.loggedOut) {
 			last = order{l.serial, len(l.grants)}
 		}
 	}
@@ -711,7 +687,7 @@ func (w *world) wasEmpty(key *keyTruth, then time.Time) bool {
 // later login, which may not have been stored.
 func (w *world) loggedOutSince(l *login) bool {
 	return slices.ContainsFunc(w.walletkit.logins, func(later *login) bool {
-		return later.key == l.key && later.serial >= l.serial && later.ended == "logout"
+		return later.key == l.key && later.serial >= l.serial && (later.ended == "logout" || later.loggedOut)
 	})
 }
 

@@ -36,18 +36,15 @@ type incarnation struct {
 	dead        bool
 	stopped     bool // after a Shutdown that stored everything
 	pausedUntil time.Time
-	turns       map[*keyTruth]*turn // those whose function runs
-	sending     map[*keyTruth]int   // refreshes that wait for a reply
-	refused     map[string]bool     // refresh tokens that were called over by the server
-	attempts    map[*keyTruth]attempt
-	left        map[*keyTruth]bool // keys whose user has logged out here
-}
-
-// attempt counts the failures of one flight.
-type attempt struct {
-	flight   context.Context
-	began    time.Time
-	failures int
+	turns       map[*keyTruth]*turn             // those whose function runs
+	sending     map[*keyTruth]int               // refreshes that wait for a reply
+	refused     map[string]bool                 // refresh tokens that were called over by the server
+	attempts    map[*keyTruth]time.Time         // when the last attempt of a refresh began
+	failing     map[*keyTruth]time.Time         // the first failure since a refresh succeeded
+	reason      map[*keyTruth]walletauth.Reason // of the last refresh that began
+	left        map[*keyTruth]bool              // keys whose user has logged out here
+	gone        map[*login]time.Time            // logins that this process knows to be gone
+	over        map[*login]time.Time            // that a caller was told to be over, or an event said so after a 401
 }
 
 var (
@@ -62,7 +59,9 @@ func (p *process) start() {
 	inc := &incarnation{
 		world: w, process: p, name: fmt.Sprintf("p%d.%d", p.id, p.times), nth: p.times,
 		turns: make(map[*keyTruth]*turn), sending: make(map[*keyTruth]int),
-		refused: make(map[string]bool), attempts: make(map[*keyTruth]attempt), left: make(map[*keyTruth]bool),
+		refused: make(map[string]bool), attempts: make(map[*keyTruth]time.Time), left: make(map[*keyTruth]bool),
+		failing: make(map[*keyTruth]time.Time), reason: make(map[*keyTruth]walletauth.Reason),
+		gone: make(map[*login]time.Time), over: make(map[*login]time.Time),
 	}
 	inc.ctx, inc.kill = context.WithCancel(context.Background())
 	inc.handle = newHandle(inc)
@@ -71,7 +70,7 @@ func (p *process) start() {
 		RefreshBefore: w.cond.before, RefreshTimeout: w.cond.timeout,
 		CaptureLogin: w.cond.capture, Clock: processClock{inc}, OnEvent: inc.onEvent,
 	}
-	if err := w.seams.Wrap(inc.transport, inc.steady); err != nil {
+	if err := w.seams.Wrap(inc.transport, inc.attempting); err != nil {
 		panic(err)
 	}
 	w.mu.Lock()
@@ -79,17 +78,17 @@ func (p *process) start() {
 	w.note(inc.name, "starts", "", nil)
 	w.mu.Unlock()
 	if w.cond.keepAlive && p.id == 1 {
-		for _, key := range w.keys {
-			w.busy.Go(func() { inc.keepAlive(key) })
+		for i, key := range w.keys {
+			w.busy.Go(func() { inc.keepAlive(key, uint64(i)) })
 		}
 	}
 }
 
 // keepAlive runs KeepAlive, and again after a while when the session is over.
-func (inc *incarnation) keepAlive(key *keyTruth) {
+func (inc *incarnation) keepAlive(key *keyTruth, nth uint64) {
 	w := inc.world
 	for n := uint64(0); ; n++ {
-		a := &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.nth)<<16 | n<<8 | 0x6b), at: inc, key: key, kind: keepsAlive}
+		a := &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.nth)<<16 | n<<8 | nth<<6 | 0x2b), at: inc, key: key, kind: keepsAlive}
 		began := time.Now()
 		err := inc.transport.KeepAlive(a.context(inc.ctx))
 		w.mu.Lock()
@@ -285,42 +284,23 @@ func (inc *incarnation) resume(a *actor, ctx context.Context, after time.Duratio
 	return inc.step(a, ctx, "")
 }
 
-// steady takes chance out of the delays between retries, so that the seed
-// alone decides them: a server's wish is obeyed, and this wish is never less
-// than the delay would have been.
-func (inc *incarnation) steady(refresher walletauth.Refresher) walletauth.Refresher {
+// attempting notes when an attempt of a refresh begins, and lets a twist do it.
+func (inc *incarnation) attempting(refresher walletauth.Refresher) walletauth.Refresher {
 	return refresherFunc(func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
-		inc.beginFlight(ctx)
+		key := actorOf(ctx).key
+		inc.world.mu.Lock()
+		inc.attempts[key] = time.Now()
+		inc.world.mu.Unlock()
 		next, err := inc.world.twist.refresh(inc, refresher, ctx, s)
-		var refused *walletauth.RefreshError
-		if err == nil || errors.Is(err, walletauth.ErrSessionExpired) || !errors.As(err, &refused) {
-			return next, err
+		inc.world.mu.Lock()
+		defer inc.world.mu.Unlock()
+		if _, failing := inc.failing[key]; err != nil && !failing {
+			inc.failing[key] = time.Now()
+		} else if err == nil {
+			delete(inc.failing, key)
 		}
-		steady := *refused
-		steady.RetryAfter = max(steady.RetryAfter, inc.retryDelay(ctx))
-		return nil, &steady
+		return next, err
 	})
-}
-
-func (inc *incarnation) beginFlight(flight context.Context) {
-	key := actorOf(flight).key
-	inc.world.mu.Lock()
-	defer inc.world.mu.Unlock()
-	if inc.attempts[key].flight != flight {
-		inc.attempts[key] = attempt{flight: flight, began: time.Now()}
-	}
-}
-
-func (inc *incarnation) retryDelay(flight context.Context) time.Duration {
-	a := actorOf(flight)
-	w := inc.world
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := inc.attempts[a.key]
-	n.failures++
-	inc.attempts[a.key] = n
-	most := min(250*time.Millisecond<<min(n.failures-1, 5), 5*time.Second)
-	return most + a.rollLocked(rollRetry).between(0, most/2)
 }
 
 // onEvent notes what the Transport reports, and checks that a session is over

@@ -85,11 +85,11 @@ func report(t *testing.T, w *world) {
 func (c counts) String() string {
 	return fmt.Sprintf("%d requests, of which %d failed; %d refreshes sent, %d reached the server; %d logins, %d logouts; "+
 		"%d crashes, %d pauses, %d leases lost by the store, %d clocks set; "+
-		"sessions lost: %d to a lost reply, %d to a refresh that was given up and arrived late, %d to a reply that had expired by the clock of who got it, %d to a crash between commit and save, %d to a lease or a save that failed in between, %d ended by the server itself, others: none; "+
-		"saves replaced that a paused holder made late: %d; "+
+		"sessions lost: %d to a lost reply, %d to a refresh that was given up and arrived late, %d to a crash between commit and save, %d to a lease or a save that failed in between, %d ended by the server itself, others: none; "+
+		"saves that met another login or logout: %d; "+
 		"longest answer %v, longest recovery %v",
 		c.requests, c.failed, c.refreshes, c.commits, c.logins, c.logouts, c.crashes, c.pauses, c.snatches, c.jumps,
-		c.lostReply, c.lostLate, c.lostClock, c.lostCrash, c.lostExclusion, c.revoked, c.overtaken, c.longest, c.recovery)
+		c.lostReply, c.lostLate, c.lostCrash, c.lostExclusion, c.revoked, c.merged, c.longest, c.recovery)
 }
 
 // search simulates seeds on all processors until enough of them have failed.

@@ -58,13 +58,13 @@ type pendingLogin struct {
 
 // counts are what a run adds to the report.
 type counts struct {
-	requests, failed, refreshes, commits                     int
-	logins, logouts                                          int
-	crashes, pauses, snatches, jumps                         int
-	lostReply, lostLate, lostClock, lostCrash, lostExclusion int // sessions
-	revoked, overtaken                                       int
-	longest                                                  time.Duration
-	recovery                                                 time.Duration
+	requests, failed, refreshes, commits          int
+	logins, logouts                               int
+	crashes, pauses, snatches, jumps              int
+	lostReply, lostLate, lostCrash, lostExclusion int // sessions
+	revoked, merged                               int
+	longest                                       time.Duration
+	recovery                                      time.Duration
 }
 
 func (c *counts) add(o counts) {
@@ -80,11 +80,10 @@ func (c *counts) add(o counts) {
 	c.jumps += o.jumps
 	c.lostReply += o.lostReply
 	c.lostCrash += o.lostCrash
-	c.lostClock += o.lostClock
 	c.lostLate += o.lostLate
 	c.lostExclusion += o.lostExclusion
 	c.revoked += o.revoked
-	c.overtaken += o.overtaken
+	c.merged += o.merged
 	c.longest = max(c.longest, o.longest)
 	c.recovery = max(c.recovery, o.recovery)
 }
@@ -142,6 +141,9 @@ type conditions struct {
 	oneAccess                   bool // a refresh ends the old access token
 	newID                       bool // a refresh changes the session's id
 	keepAlive                   bool
+	noDate                      bool          // something on the way strips the Date of answers
+	dateAhead                   time.Duration // or sets it wrongly
+	refreshTTL                  time.Duration
 
 	lag         time.Duration // of the stores' local copies
 	copiesServe bool          // Loads are answered by copies when the store is down
@@ -156,7 +158,7 @@ type conditions struct {
 	// of each step of a process:
 	crash, pause float64
 	// of each action:
-	snatch, jump, outage float64
+	snatch, jump, outage, down float64
 }
 
 // drawConditions makes worlds that differ: each kind of fault is in about a
@@ -177,13 +179,14 @@ func drawConditions(seed uint64) conditions {
 		timeout: pick(d, 5*time.Second, 10*time.Second, 30*time.Second),
 		before:  pick(d, 0, 0, -1, 20*time.Second),
 		capture: d.chance(0.5), oneAccess: d.chance(0.3), newID: d.chance(0.3), keepAlive: d.chance(0.3),
+		noDate: d.chance(0.2), dateAhead: pick(d, 0, 0, 0, 0, 10*time.Minute, -2*time.Hour), refreshTTL: pick(d, 30*24*time.Hour, 30*24*time.Hour, 6*time.Hour),
 		lag:         pick(d, 0, 20*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond, 5*time.Second),
 		copiesServe: d.chance(0.5), saveAgain: d.chance(0.5),
 		replyLost: some(0.04), refused: some(0.1), unreached: some(0.1), overloaded: some(0.1), foreign: some(0.1), slow: some(0.1),
 		false401: some(0.03), failing: some(0.03), impatient: some(0.1),
 		loadFails: some(0.03), callFails: some(0.05), callForgets: some(0.03), renewFails: some(0.3),
 		crash: some(0.002), pause: some(0.003),
-		snatch: some(0.05), jump: some(0.05), outage: some(0.05),
+		snatch: some(0.05), jump: some(0.05), outage: some(0.05), down: some(0.04),
 	}
 }
 
