@@ -26,8 +26,9 @@ type keyState struct {
 	cooldown    cooldown
 	lockRetryAt time.Time // the store gave no exclusion: no background refresh before
 	rejections  rejections
-	lastError   error // of the last refresh or save
-	flushing    bool  // what is pending is being stored in the background
+	refused     *expiredState // what the server called over last, which the store is looked at again for
+	lastError   error         // of the last refresh or save
+	flushing    bool          // what is pending is being stored in the background
 }
 
 // expiredState says that a session is over, by hashes of its tokens: they may
@@ -222,6 +223,23 @@ func (st *keyState) expiredError(s *Session) (err error, rejected bool) {
 		return nil, false
 	}
 	return e.err, e.rejected && e.accessToken == sha256.Sum256([]byte(s.AccessToken))
+}
+
+// setRefused notes that the server calls s over. Until that is certain, see
+// recheckStore, requests go on as before, but the refresh token is not sent
+// again.
+func (m *keyStates) setRefused(key string, s *Session, err error) {
+	m.with(key, func(st *keyState) { st.refused = newExpiredState(s, false, err) })
+}
+
+// refusedError returns why the server calls s over.
+func (m *keyStates) refusedError(key string, s *Session) (err error) {
+	m.peek(key, func(st *keyState) {
+		if e := st.refused; e != nil && e.refreshToken == sha256.Sum256([]byte(s.RefreshToken)) {
+			err = e.err
+		}
+	})
+	return err
 }
 
 // sweepIfDue drops what has no more effect, once in a while. Requests call it

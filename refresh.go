@@ -142,6 +142,9 @@ func (r *refresh) refreshLocked(ctx context.Context, current *Session, permit *t
 	if err, _ := r.states.lookup(r.key).expiredError(current); err != nil {
 		return outcome{err: err}
 	}
+	if err := r.states.refusedError(r.key, current); err != nil {
+		return outcome{err: err, session: current}
+	}
 	if current.RefreshToken == "" {
 		err := &RefreshError{Err: fmt.Errorf("the stored session has no refresh token: %w", ErrSessionExpired)}
 		return outcome{err: err, session: current}
@@ -151,6 +154,9 @@ func (r *refresh) refreshLocked(ctx context.Context, current *Session, permit *t
 	}
 	permit.Began()
 	c, err := r.send(current)
+	if errors.Is(err, ErrSessionExpired) {
+		r.states.setRefused(r.key, current, err)
+	}
 	return outcome{credentials: c, err: err, session: current, sent: true, refreshed: err == nil}
 }
 
