@@ -39,6 +39,7 @@ type login struct {
 	ended     string   // why
 	waited    bool     // a Transport had to store it later
 	loggedOut bool     // a Transport was told to forget it
+	bound     bool     // it was asked to wait for an hour
 }
 
 func (l *login) newest() int { return len(l.grants) - 1 }
@@ -47,16 +48,16 @@ func (l *login) wasStored() bool { return l.grants[0].stored }
 
 // grant is a pair of tokens, and what became of it.
 type grant struct {
-	ends     time.Time    // of the access token
-	revoked  bool         // the access token
-	by       *turn        // in which it was bought, nil at the login
-	holder   *incarnation // that got the reply, nil if nobody did
-	trip     *trip        // in which it was bought
-	received time.Time    // by the holder
-	helped   bool         // a request that had got a 401 was repeated with it, and not in vain
-	missed   bool         // a fault kept a save from the store
-	arrived  time.Time    // the first save that reached the store
-	stored   bool         // has been
+	issued, ends time.Time    // of the access token
+	revoked      bool         // the access token
+	by           *turn        // in which it was bought, nil at the login
+	holder       *incarnation // that got the reply, nil if nobody did
+	trip         *trip        // in which it was bought
+	received     time.Time    // by the holder
+	helped       bool         // a request that had got a 401 was repeated with it, and not in vain
+	missed       bool         // a fault kept a save from the store
+	arrived      time.Time    // the first save that reached the store
+	stored       bool         // has been
 }
 
 // pair is a grant of a login by its number.
@@ -101,7 +102,7 @@ func (k *walletkit) issue(l *login, by *turn) pair {
 	if n := len(l.grants); n > 0 && cond.oneAccess {
 		l.grants[n-1].revoked = true
 	}
-	l.grants = append(l.grants, &grant{ends: time.Now().Add(cond.ttl), by: by})
+	l.grants = append(l.grants, &grant{issued: time.Now(), ends: time.Now().Add(cond.ttl), by: by})
 	p := pair{l, l.newest()}
 	s := k.session(p)
 	k.access[s.AccessToken], k.refresh[s.RefreshToken], k.ids[s.ID] = p, p, l
@@ -165,6 +166,7 @@ type trip struct {
 
 	there, back time.Duration
 	fault       fault
+	asked       pair // to be refreshed
 }
 
 type fault int
@@ -268,6 +270,7 @@ func (t *trip) refresh() (*http.Response, error) {
 		return nil, errCrashed
 	}
 	t.t = t.inc.turns[t.a.key]
+	t.asked = w.walletkit.refresh[asked.RefreshToken]
 	t.drawRefreshFault()
 	w.checkSend(t, asked.RefreshToken)
 	t.inc.sending[t.a.key]++
@@ -291,8 +294,12 @@ func (t *trip) refresh() (*http.Response, error) {
 	}
 	if resp.Header.Get("Sim-Over") != "" {
 		t.inc.refused[asked.RefreshToken] = true
+		t.inc.lastRefused[t.a.key] = w.walletkit.refresh[asked.RefreshToken]
 	}
 	w.note(t.a.String(), "gets the reply", resp.Status, nil)
+	if p, ok := w.walletkit.refresh[asked.RefreshToken]; ok {
+		w.checkReply(t, p)
+	}
 	switch {
 	case bought == nil:
 	case t.fault == truncated:
@@ -300,12 +307,19 @@ func (t *trip) refresh() (*http.Response, error) {
 	default:
 		bought.holder = t.inc
 		bought.received = time.Now()
+		if t.a.reason == walletauth.Rejected && (t.a.refusing || t.a.kind == renews) {
+			t.inc.rejections[t.a.key] = append(t.inc.rejections[t.a.key], bought)
+		}
 	}
 	return resp, nil
 }
 
 func (t *trip) drawRefreshFault() {
 	w := t.inc.world
+	if f, down := w.down.fault(); down {
+		t.fault = f
+		return
+	}
 	if w.calm {
 		return
 	}
@@ -488,7 +502,11 @@ func (t *trip) foreignReply() *http.Response {
 func (t *trip) overloadedReply() *http.Response {
 	header := http.Header{}
 	status := pick(t.d, 500, 502, 503, 504, 408, 429, 429)
-	if status == 429 || t.d.chance(0.3) {
+	switch w := t.inc.world; {
+	case !w.calm && t.asked.login != nil && t.d.chance(w.cond.longWait):
+		header.Set("Retry-After", "3600")
+		t.asked.bound = true
+	case w.down.kind != outageAnswers || !w.calm && (status == 429 || t.d.chance(0.3)):
 		header.Set("Retry-After", strconv.Itoa(1+t.d.below(8)))
 	}
 	return t.reply(status, header, strings.NewReader(`{"code":null,"error":"try later"}`))
@@ -573,14 +591,18 @@ func (t *trip) serveSession() *http.Response {
 	if !known {
 		return t.reply(401, nil, strings.NewReader("{}"))
 	}
-	a.as = p.login
-	if p.ended != "" || p.grant().revoked || !time.Now().Before(p.grant().ends) || !w.calm && t.d.chance(w.cond.false401) {
+	a.as, a.last = p.login, p
+	w.checkSent(a, p)
+	if p.ended != "" || p.grant().revoked || !time.Now().Before(p.grant().ends) || a.refusing || !w.calm && t.d.chance(w.cond.false401) {
 		w.note("server", "refuses", a.String()+" with "+p.String(), nil)
 		return t.reply(401, nil, strings.NewReader("{}"))
 	}
 	if strings.HasSuffix(t.req.URL.Path, "/logout") {
 		w.counts.logouts++
 		w.walletkit.end(p.login, "logout")
+	}
+	if a.sent == 2 {
+		p.grant().helped = true
 	}
 	return t.reply(200, nil, strings.NewReader("[]"))
 }

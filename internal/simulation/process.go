@@ -36,15 +36,18 @@ type incarnation struct {
 	dead        bool
 	stopped     bool // after a Shutdown that stored everything
 	pausedUntil time.Time
-	turns       map[*keyTruth]*turn             // those whose function runs
-	sending     map[*keyTruth]int               // refreshes that wait for a reply
-	refused     map[string]bool                 // refresh tokens that were called over by the server
-	attempts    map[*keyTruth]time.Time         // when the last attempt of a refresh began
-	failing     map[*keyTruth]time.Time         // the first failure since a refresh succeeded
-	reason      map[*keyTruth]walletauth.Reason // of the last refresh that began
-	left        map[*keyTruth]bool              // keys whose user has logged out here
-	gone        map[*login]time.Time            // logins that this process knows to be gone
-	over        map[*login]time.Time            // that a caller was told to be over, or an event said so after a 401
+	turns       map[*keyTruth]*turn     // those whose function runs
+	sending     map[*keyTruth]int       // refreshes that wait for a reply
+	refused     map[string]bool         // refresh tokens that were called over by the server
+	attempts    map[*keyTruth]time.Time // when the last attempt of a refresh began
+	failing     map[*keyTruth]failure   // the first failure since a refresh succeeded
+	left        map[*keyTruth]bool      // keys whose user has logged out here
+	gone        map[*login]time.Time    // logins that this process knows to be gone
+	over        map[pair]time.Time      // that a caller was told to be over
+	called      map[pair]time.Time      // that an event told to be over
+	lastRefused map[*keyTruth]pair
+	used        map[*keyTruth]use
+	rejections  map[*keyTruth][]*grant // what refreshes brought that were in vain
 }
 
 var (
@@ -60,8 +63,9 @@ func (p *process) start() {
 		world: w, process: p, name: fmt.Sprintf("p%d.%d", p.id, p.times), nth: p.times,
 		turns: make(map[*keyTruth]*turn), sending: make(map[*keyTruth]int),
 		refused: make(map[string]bool), attempts: make(map[*keyTruth]time.Time), left: make(map[*keyTruth]bool),
-		failing: make(map[*keyTruth]time.Time), reason: make(map[*keyTruth]walletauth.Reason),
-		gone: make(map[*login]time.Time), over: make(map[*login]time.Time),
+		failing: make(map[*keyTruth]failure), called: make(map[pair]time.Time), lastRefused: make(map[*keyTruth]pair),
+		used: make(map[*keyTruth]use), rejections: make(map[*keyTruth][]*grant),
+		gone: make(map[*login]time.Time), over: make(map[pair]time.Time),
 	}
 	inc.ctx, inc.kill = context.WithCancel(context.Background())
 	inc.handle = newHandle(inc)
@@ -294,13 +298,31 @@ func (inc *incarnation) attempting(refresher walletauth.Refresher) walletauth.Re
 		next, err := inc.world.twist.refresh(inc, refresher, ctx, s)
 		inc.world.mu.Lock()
 		defer inc.world.mu.Unlock()
-		if _, failing := inc.failing[key]; err != nil && !failing {
-			inc.failing[key] = time.Now()
-		} else if err == nil {
-			delete(inc.failing, key)
-		}
+		inc.noteFailure(actorOf(ctx), err)
 		return next, err
 	})
+}
+
+// failure is the first since a refresh succeeded. It is mixed if more than one
+// refresh of the key has failed since.
+type failure struct {
+	at    time.Time
+	by    *actor
+	mixed bool
+}
+
+// noteFailure is called with the outcome of an attempt. w.mu is held.
+func (inc *incarnation) noteFailure(by *actor, err error) {
+	f, failing := inc.failing[by.key]
+	switch {
+	case err == nil:
+		delete(inc.failing, by.key)
+	case !failing:
+		inc.failing[by.key] = failure{at: time.Now(), by: by}
+	case f.by != by:
+		f.mixed = true
+		inc.failing[by.key] = f
+	}
 }
 
 // onEvent notes what the Transport reports, and checks that a session is over
@@ -308,8 +330,20 @@ func (inc *incarnation) attempting(refresher walletauth.Refresher) walletauth.Re
 func (inc *incarnation) onEvent(ctx context.Context, e walletauth.Event) {
 	w := inc.world
 	a := actorOf(ctx).on(w.keyNamed(e.Key))
+	if e.Type == walletauth.SessionOver && w.cond.usesStore {
+		defer inc.useStore(ctx, a)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	switch e.Type {
+	case walletauth.RefreshBegan:
+		a.reason = e.Reason
+	case walletauth.RefreshSucceeded, walletauth.RefreshFailed:
+		a.reason = ""
+	case walletauth.SessionOver:
+		a.reason = ""
+		inc.called[inc.lastRefused[a.key]] = time.Now()
+	}
 	w.note(a.String(), "event: "+string(e.Type), e.Key+" "+e.SessionID+" "+string(e.Reason), e.Err)
 	if e.Key != a.key.name {
 		w.violated(a.String(), "an event for %s names the key %s", a.key.name, e.Key)

@@ -44,6 +44,7 @@ func (w *world) run() {
 	w.trouble(d)
 	w.becalm()
 	w.recover()
+	w.badDay()
 	w.end()
 	w.busy.Wait()
 }
@@ -94,6 +95,11 @@ func (w *world) act(d *dice, n uint64) {
 		w.jump(p, d)
 	case d.chance(w.cond.outage):
 		w.outage(p, d)
+	case d.chance(w.cond.down):
+		w.mu.Lock()
+		w.down = outage{time.Now().Add(d.between(time.Second, 40*time.Second)), outageKind(d.below(3))}
+		w.note("server", "refreshes nothing", "until "+w.down.until.Sub(w.born).String(), nil)
+		w.mu.Unlock()
 	}
 	switch x := d.below(100); {
 	case x < 6:
@@ -104,7 +110,11 @@ func (w *world) act(d *dice, n uint64) {
 		w.revoke(key)
 	case x < 20:
 		w.endSession(key)
-	case x < 23:
+	case x < 22:
+		w.busy.Go(func() { w.renew(p, key, d, n) })
+	case x < 24:
+		w.busy.Go(func() { w.status(p, key, n) })
+	case x < 27:
 		if inc := p.up(); inc != nil {
 			w.busy.Go(func() { inc.shutDown() })
 		}
@@ -129,10 +139,14 @@ func (w *world) burst(key *keyTruth, d *dice, n uint64) {
 		if d.chance(w.cond.impatient) {
 			patience = d.between(time.Millisecond, pick(d, 100*time.Millisecond, 10*time.Second))
 		}
+		line := "GET /wallets"
+		if d.chance(w.cond.refusing) {
+			line = "GET " + refusing
+		}
 		w.busy.Go(func() {
 			time.Sleep(after)
 			if inc := p.up(); inc != nil {
-				status, _ := inc.request(key, id, "GET /wallets", requests, patience, "")
+				status, _ := inc.request(key, id, line, requests, patience, "")
 				if d := diceFor(w.seed, 4, id); status != 200 && d.chance(0.3) && w.isOver(key) {
 					time.Sleep(d.between(0, time.Second)) // those who waited for one refresh are answered at one instant
 					w.logIn(p, key, d, id|1<<24)
@@ -153,7 +167,7 @@ func (w *world) isOver(key *keyTruth) bool {
 // request sends one, and checks its end.
 func (inc *incarnation) request(key *keyTruth, id uint64, line string, kind actorKind, patience time.Duration, user string) (status int, a *actor) {
 	w := inc.world
-	a = &actor{id: id, at: inc, key: key, kind: kind}
+	a = &actor{id: id, at: inc, key: key, kind: kind, start: time.Now(), refusing: strings.HasSuffix(line, refusing)}
 	ctx, cancel := inc.ctx, context.CancelFunc(func() {})
 	if patience > 0 {
 		ctx, cancel = context.WithTimeout(ctx, patience)
@@ -202,6 +216,7 @@ func (w *world) answered(a *actor, began time.Time, patience time.Duration, stat
 		w.violated(a.String(), "an answer came %v after the caller's context had ended", took-patience)
 	}
 	w.checkEnd(a, began, err)
+	w.checkKnown(a, status, err)
 }
 
 // stood reports whether inc has been paused since then, or so shortly before that
@@ -319,6 +334,7 @@ func (w *world) logInByRequest(inc *incarnation, key *keyTruth, user string, n u
 		key.mayBe(a.as)
 	default:
 		key.acked, key.possible, key.pending = a.as, nil, nil
+		inc.knowGone(key, a.as)
 		if !a.as.wasStored() {
 			a.as.waited = true
 			key.pending = &pendingLogin{inc, a.as, acked, possible}
@@ -365,6 +381,7 @@ func (w *world) manage(inc *incarnation, key *keyTruth, n uint64, l *login, do f
 		}
 		if err == nil {
 			key.acked, key.possible, key.pending = l, nil, nil
+			inc.knowGone(key, l)
 			w.mu.Unlock()
 			return true
 		}
@@ -387,10 +404,16 @@ func (w *world) logOut(p *process, key *keyTruth, d *dice, n uint64) {
 	w.mu.Lock()
 	key.mayBe(nil)
 	w.mu.Unlock()
-	status, _ := inc.request(key, n<<8|0xfe, "POST /users/logout", logsOut, 0, "")
+	if d.chance(0.5) {
+		w.leave(inc, key, n)
+		return
+	}
+	status, a := inc.request(key, n<<8|0xfe, "POST /users/logout", logsOut, 0, "")
 	if w.cond.capture {
 		w.mu.Lock()
-		inc.left[key] = inc.left[key] || status == 200
+		if inc.left[key] = inc.left[key] || status == 200; status == 200 {
+			inc.knowsGone(a.as)
+		}
 		w.mu.Unlock()
 		return
 	}
@@ -444,7 +467,7 @@ func (w *world) recover() {
 	// to a lifetime later. A token that was refused for no reason is trusted
 	// again after five minutes at most.
 	length := 2*w.cond.ttl + 90*time.Second
-	if w.cond.false401 > 0 {
+	if w.cond.false401 > 0 || w.cond.refusing > 0 || w.renewals > 0 {
 		length += 5 * time.Minute
 	}
 	const rounds = 6
@@ -477,7 +500,7 @@ func (w *world) logInAgain(inc *incarnation, key *keyTruth, id uint64) {
 	w.mu.Lock()
 	current := w.store.records[key].current()
 	if current != nil {
-		if p, ok := w.walletkit.refresh[current.RefreshToken]; ok && p.ended == "" {
+		if p, ok := w.walletkit.refresh[current.RefreshToken]; ok && p.ended == "" && !p.bound {
 			w.mu.Unlock()
 			return
 		}
@@ -515,6 +538,7 @@ func (w *world) end() {
 			w.mu.Unlock()
 		}
 		w.mu.Lock()
+		w.checkRejections(inc)
 		inc.dead = true
 		w.mu.Unlock()
 		inc.kill()

@@ -87,9 +87,9 @@ func (c counts) String() string {
 		"%d crashes, %d pauses, %d leases lost by the store, %d clocks set; "+
 		"sessions lost: %d to a lost reply, %d to a refresh that was given up and arrived late, %d to a crash between commit and save, %d to a lease or a save that failed in between, %d ended by the server itself, others: none; "+
 		"saves that met another login or logout: %d; "+
-		"longest answer %v, longest recovery %v",
+		"longest answer %v, longest recovery %v, longest wait after an outage of the endpoint %v",
 		c.requests, c.failed, c.refreshes, c.commits, c.logins, c.logouts, c.crashes, c.pauses, c.snatches, c.jumps,
-		c.lostReply, c.lostLate, c.lostCrash, c.lostExclusion, c.revoked, c.merged, c.longest, c.recovery)
+		c.lostReply, c.lostLate, c.lostCrash, c.lostExclusion, c.revoked, c.merged, c.longest, c.recovery, c.served)
 }
 
 // search simulates seeds on all processors until enough of them have failed.

@@ -113,12 +113,26 @@ func (h *handle) Load(ctx context.Context, name string) (*walletauth.Session, er
 		key = w.keys[d.below(len(w.keys))]
 	}
 	if !w.calm && (time.Now().Before(h.loadsDown) || d.chance(w.cond.loadFails)) {
+		a.loads++
+		a.loadFailed = true
 		return h.loadWhileDown(key)
 	}
 	if s := h.copyOf(key); s != nil {
+		a.noteLoad(w.walletkit.refresh[s.RefreshToken].login)
 		return s, nil
 	}
+	a.loads++
 	return nil, fmt.Errorf("%w (key %s)", walletauth.ErrNoSession, name)
+}
+
+// noteLoad notes that a was given a session of l. w.mu is held.
+func (a *actor) noteLoad(l *login) {
+	if a.loads++; a.loads == 1 {
+		a.began = l
+	}
+	if a.loaded != nil {
+		a.loaded[l], l.loggedOut = true, true
+	}
 }
 
 func (h *handle) loadWhileDown(key *keyTruth) (*walletauth.Session, error) {

@@ -23,7 +23,8 @@ type world struct {
 	bugs  storeBugs // wrong on purpose
 	twist twist     // likewise
 	born  time.Time
-	calm  bool // no more faults
+	calm  bool   // no more faults
+	down  outage // of the refresh endpoint
 	busy  sync.WaitGroup
 
 	// mu guards the state of the whole model. Nobody waits while holding it.
@@ -32,6 +33,7 @@ type world struct {
 	violations []string
 	counts     counts
 	serial     int // orders logins and deletions
+	renewals   int
 
 	walletkit *walletkit
 	store     *sharedStore
@@ -64,6 +66,7 @@ type counts struct {
 	lostReply, lostLate, lostCrash, lostExclusion int // sessions
 	revoked, merged                               int
 	longest                                       time.Duration
+	served                                        time.Duration
 	recovery                                      time.Duration
 }
 
@@ -86,6 +89,7 @@ func (c *counts) add(o counts) {
 	c.merged += o.merged
 	c.longest = max(c.longest, o.longest)
 	c.recovery = max(c.recovery, o.recovery)
+	c.served = max(c.served, o.served)
 }
 
 // entry is a line of the history.
@@ -144,6 +148,8 @@ type conditions struct {
 	noDate                      bool          // something on the way strips the Date of answers
 	dateAhead                   time.Duration // or sets it wrongly
 	refreshTTL                  time.Duration
+	usesStore                   bool          // OnEvent does
+	badDay                      time.Duration // in the end
 
 	lag         time.Duration // of the stores' local copies
 	copiesServe bool          // Loads are answered by copies when the store is down
@@ -152,7 +158,8 @@ type conditions struct {
 	// Probabilities, of each refresh:
 	replyLost, refused, unreached, overloaded, foreign, slow float64
 	// of each request:
-	false401, failing, impatient float64
+	false401, failing, impatient, refusing float64
+	longWait                               float64 // of each Retry-After: an hour
 	// of each call to the store:
 	loadFails, callFails, callForgets, renewFails float64
 	// of each step of a process:
@@ -179,11 +186,12 @@ func drawConditions(seed uint64) conditions {
 		timeout: pick(d, 5*time.Second, 10*time.Second, 30*time.Second),
 		before:  pick(d, 0, 0, -1, 20*time.Second),
 		capture: d.chance(0.5), oneAccess: d.chance(0.3), newID: d.chance(0.3), keepAlive: d.chance(0.3),
+		usesStore: d.chance(0.3), badDay: pick(d, 0, 0, 10*time.Second, time.Minute),
 		noDate: d.chance(0.2), dateAhead: pick(d, 0, 0, 0, 0, 10*time.Minute, -2*time.Hour), refreshTTL: pick(d, 30*24*time.Hour, 30*24*time.Hour, 6*time.Hour),
 		lag:         pick(d, 0, 20*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond, 5*time.Second),
 		copiesServe: d.chance(0.5), saveAgain: d.chance(0.5),
 		replyLost: some(0.04), refused: some(0.1), unreached: some(0.1), overloaded: some(0.1), foreign: some(0.1), slow: some(0.1),
-		false401: some(0.03), failing: some(0.03), impatient: some(0.1),
+		refusing: some(0.1), longWait: some(0.1), false401: some(0.03), failing: some(0.03), impatient: some(0.1),
 		loadFails: some(0.03), callFails: some(0.05), callForgets: some(0.03), renewFails: some(0.3),
 		crash: some(0.002), pause: some(0.003),
 		snatch: some(0.05), jump: some(0.05), outage: some(0.05), down: some(0.04),
@@ -200,10 +208,18 @@ type actor struct {
 	kind   actorKind
 
 	// Guarded by the world's mu.
-	rolls [rollKinds]uint64
-	sent  int                  // requests that went out, the replay included
-	as    *login               // on behalf of whose user
-	parts map[*keyTruth]*actor // of one that acts for all keys
+	rolls      [rollKinds]uint64
+	start      time.Time
+	began      *login // what its first Load brought
+	loads      int
+	loaded     map[*login]bool // what all brought, if asked for
+	loadFailed bool
+	reason     walletauth.Reason    // of the refresh that it began, until it has ended
+	last       pair                 // it was sent with
+	refusing   bool                 // by a path that always answers 401
+	sent       int                  // requests that went out, the replay included
+	as         *login               // on behalf of whose user
+	parts      map[*keyTruth]*actor // of one that acts for all keys
 }
 
 type actorKind int
@@ -214,6 +230,8 @@ const (
 	logsOut            // likewise
 	manages            // calls Save or Delete
 	keepsAlive
+	renews
+	asks
 	shutsDown // for all keys
 )
 
