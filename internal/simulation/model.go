@@ -439,6 +439,7 @@ func (t *trip) serveRefresh(id, token string) (*http.Response, *grant) {
 func (w *world) reused(t *trip, p pair) {
 	w.walletkit.end(p.login, "reuse of refresh token "+strconv.Itoa(p.n)+" by "+t.a.String())
 	switch g := p.grants[p.n+1]; {
+	case p.waited && w.loggedOutSince(p.login): // see checkWrite
 	case !g.arrived.IsZero() && g.arrived.Before(t.t.granted):
 		w.violated(t.a.String(), "a session was lost: %s had been stored", pair{p.login, p.n + 1})
 	case t.gone:
@@ -507,7 +508,7 @@ func (t *trip) overloadedReply() *http.Response {
 		header.Set("Retry-After", "3600")
 		t.asked.bound = true
 	case w.down.kind != outageAnswers || !w.calm && (status == 429 || t.d.chance(0.3)):
-		header.Set("Retry-After", strconv.Itoa(1+t.d.below(8)))
+		header.Set("Retry-After", strconv.Itoa(1+t.d.below(int(maxRetryAfter/time.Second))))
 	}
 	return t.reply(status, header, strings.NewReader(`{"code":null,"error":"try later"}`))
 }

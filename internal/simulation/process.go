@@ -315,6 +315,7 @@ type failure struct {
 func (inc *incarnation) noteFailure(by *actor, err error) {
 	f, failing := inc.failing[by.key]
 	switch {
+	case errors.Is(err, walletauth.ErrSessionExpired):
 	case err == nil:
 		delete(inc.failing, by.key)
 	case !failing:

@@ -381,7 +381,6 @@ func (w *world) manage(inc *incarnation, key *keyTruth, n uint64, l *login, do f
 		}
 		if err == nil {
 			key.acked, key.possible, key.pending = l, nil, nil
-			inc.knowGone(key, l)
 			w.mu.Unlock()
 			return true
 		}

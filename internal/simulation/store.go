@@ -113,9 +113,7 @@ func (h *handle) Load(ctx context.Context, name string) (*walletauth.Session, er
 		key = w.keys[d.below(len(w.keys))]
 	}
 	if !w.calm && (time.Now().Before(h.loadsDown) || d.chance(w.cond.loadFails)) {
-		a.loads++
-		a.loadFailed = true
-		return h.loadWhileDown(key)
+		return h.loadWhileDown(a, key)
 	}
 	if s := h.copyOf(key); s != nil {
 		a.noteLoad(w.walletkit.refresh[s.RefreshToken].login)
@@ -135,14 +133,21 @@ func (a *actor) noteLoad(l *login) {
 	}
 }
 
-func (h *handle) loadWhileDown(key *keyTruth) (*walletauth.Session, error) {
+func (h *handle) loadWhileDown(a *actor, key *keyTruth) (*walletauth.Session, error) {
 	w := h.inc.world
 	if w.bugs.emptyWhenDown {
 		return nil, walletauth.ErrNoSession
 	}
 	if n := h.seen[key]; w.cond.copiesServe && n > 0 {
 		if s := w.store.records[key].versions[n-1].session; s != nil {
+			a.noteLoad(w.walletkit.refresh[s.RefreshToken].login)
 			return s, nil
+		}
+	}
+	if a.loads++; a.loaded != nil { // it forgets whatever there is
+		a.loadFailed = true
+		for _, l := range w.walletkit.logins {
+			l.loggedOut = l.loggedOut || l.key == key
 		}
 	}
 	return nil, errStoreDown
