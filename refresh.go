@@ -227,13 +227,15 @@ func (r *refresh) accept(s, reply *Session) (*credentials, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.issued, c.trusted = received, known/2; known == 0 {
-		c.trusted = time.Minute
-	}
 	if r.server.ObserveIssued(next.AccessTokenExpiresAt, received, lifetime) {
 		r.lifetimes.measure(next.AccessTokenExpiresAt.Sub(r.server.At(received)))
 	} else {
 		c.expiry = received.Add(lifetime)
+	}
+	// The measure of this very token counts: a lifetime that was merely seen in
+	// passing may be a fraction of the real one.
+	if c.issued, c.trusted = received, max(known, r.lifetimes.known())/2; c.trusted == 0 {
+		c.trusted = time.Minute
 	}
 	return c, nil
 }
