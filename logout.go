@@ -65,7 +65,7 @@ func (m *sessions) logout(ctx context.Context, key string, c *credentials) (last
 	for _, call := range running {
 		select {
 		case <-call.ended:
-			if o := call.outcome; o.refreshed {
+			if o := call.outcome; o.refreshed && (c == nil || sameLogin(o.credentials.session, c.session)) {
 				c = o.credentials
 			}
 		case <-timed.Done():
