@@ -15,6 +15,11 @@ func (w *world) leave(inc *incarnation, key *keyTruth, n uint64) {
 	w.note(a.String(), "logs out", key.name, nil)
 	w.mu.Unlock()
 	began := time.Now()
+	w.mu.Lock()
+	for _, l := range w.walletkit.logins { // what this process has yet to store, it forgets
+		l.loggedOut = l.loggedOut || l.key == key && l.waited && !l.wasStored()
+	}
+	w.mu.Unlock()
 	err := inc.transport.Logout(a.context(inc.ctx))
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -40,7 +45,7 @@ func (w *world) leave(inc *incarnation, key *keyTruth, n uint64) {
 	for l := range a.loaded {
 		_, known := inc.gone[l] // then it is logged out already, and whether WalletKit knows was said
 		inc.knowsGone(l)
-		if err == nil && !known && l.ended == "" && !a.loadFailed {
+		if err == nil && !known && l == key.newest(w) && l.ended == "" && !a.loadFailed {
 			w.violated(a.String(), "a logout was said to be done, and WalletKit honours login %d still", l.serial)
 		}
 	}

@@ -551,7 +551,7 @@ func (t *trip) serve() *http.Response {
 	w := t.inc.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.calm && t.d.chance(w.cond.failing) {
+	if !w.calm && !t.a.refusing && t.d.chance(w.cond.failing) {
 		return t.reply(pick(t.d, 500, 503, 403), nil, strings.NewReader("{}"))
 	}
 	if strings.HasSuffix(t.req.URL.Path, "/login-anonymously") {

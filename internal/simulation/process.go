@@ -294,6 +294,7 @@ func (inc *incarnation) attempting(refresher walletauth.Refresher) walletauth.Re
 		key := actorOf(ctx).key
 		inc.world.mu.Lock()
 		inc.attempts[key] = time.Now()
+		inc.mixFailures(actorOf(ctx))
 		inc.world.mu.Unlock()
 		next, err := inc.world.twist.refresh(inc, refresher, ctx, s)
 		inc.world.mu.Lock()
@@ -313,16 +314,21 @@ type failure struct {
 
 // noteFailure is called with the outcome of an attempt. w.mu is held.
 func (inc *incarnation) noteFailure(by *actor, err error) {
-	f, failing := inc.failing[by.key]
+	_, failing := inc.failing[by.key]
 	switch {
 	case errors.Is(err, walletauth.ErrSessionExpired):
 	case err == nil:
 		delete(inc.failing, by.key)
 	case !failing:
 		inc.failing[by.key] = failure{at: time.Now(), by: by}
-	case f.by != by:
+	}
+}
+
+// mixFailures notes that a has to do with a refresh of its key. w.mu is held.
+func (inc *incarnation) mixFailures(a *actor) {
+	if f, failing := inc.failing[a.key]; failing && f.by != a {
 		f.mixed = true
-		inc.failing[by.key] = f
+		inc.failing[a.key] = f
 	}
 }
 
@@ -336,6 +342,7 @@ func (inc *incarnation) onEvent(ctx context.Context, e walletauth.Event) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	inc.mixFailures(a)
 	switch e.Type {
 	case walletauth.RefreshBegan:
 		a.reason = e.Reason

@@ -36,7 +36,7 @@ func (w *world) checkKnown(a *actor, status int, err error) {
 		if _, ok := inc.over[a.last]; !ok {
 			inc.over[a.last] = time.Now()
 		}
-	case status == 401 && a.sent > 0 && known && at.Before(a.start):
+	case status == 401 && a.sent > 0 && known && at.Before(a.start) && a.last.login == a.key.newest(w):
 		w.violated(a.String(), "a 401 came back though %s was called over %v before the request", a.last, a.start.Sub(at))
 	case status == 200 && a.sent > 0:
 		inc.used[a.key] = use{a.last, time.Now()}
@@ -45,6 +45,16 @@ func (w *world) checkKnown(a *actor, status int, err error) {
 	if f := inc.failing[a.key]; f.at.After(a.start) && !f.mixed && !w.cond.usesStore && time.Since(f.at) > 8*time.Second {
 		w.violated(a.String(), "an answer came %v after the first failure of the refresh", time.Since(f.at))
 	}
+}
+
+// newest is the login of k that came last. w.mu is held.
+func (k *keyTruth) newest(w *world) (last *login) {
+	for _, l := range w.walletkit.logins {
+		if l.key == k && l.user != "somebody else" {
+			last = l
+		}
+	}
+	return last
 }
 
 // use is what a process last had a request answered with.
