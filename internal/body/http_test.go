@@ -1,0 +1,350 @@
+package body_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/walletauth/walletauth/internal/body"
+)
+
+func newServer(t *testing.T, http2 bool, handler http.HandlerFunc) *httptest.Server {
+	srv := httptest.NewUnstartedServer(handler)
+	if srv.EnableHTTP2 = http2; http2 {
+		srv.StartTLS()
+	} else {
+		srv.Start()
+	}
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+func overHTTP(t *testing.T, test func(t *testing.T, http2 bool)) {
+	t.Run("HTTP/1.1", func(t *testing.T) { test(t, false) })
+	t.Run("HTTP/2", func(t *testing.T) { test(t, true) })
+}
+
+func roundTrip(t *testing.T, base http.RoundTripper, req *http.Request) *http.Response {
+	t.Helper()
+	resp, err := base.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+func mustRequest(t *testing.T, method, url string, source io.Reader) *http.Request {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a test that hangs says where
+	t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, method, url, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
+// The caller looks at resp.Trailer while the rest of the 401 is being read in
+// the background: the race detector is the judge of that.
+func TestReadAhead_TrailersOfAResponseThatIsHeld(t *testing.T) {
+	for name, announce := range map[string]bool{"announced": true, "not announced": false} {
+		t.Run(name, func(t *testing.T) {
+			overHTTP(t, func(t *testing.T, http2 bool) {
+				goOn := make(chan struct{})
+				srv := newServer(t, http2, func(w http.ResponseWriter, _ *http.Request) {
+					if announce {
+						w.Header().Set("Trailer", "Sum")
+					}
+					w.WriteHeader(http.StatusUnauthorized)
+					_, _ = io.WriteString(w, "first ")
+					_ = http.NewResponseController(w).Flush()
+					<-goOn
+					_, _ = io.WriteString(w, "second")
+					w.Header().Set(map[bool]string{true: "Sum", false: http.TrailerPrefix + "Sum"}[announce], "42")
+				})
+				resp := body.ReadAhead(roundTrip(t, srv.Client().Transport, mustRequest(t, "GET", srv.URL, nil)))
+				defer resp.Body.Close()
+				if _, ok := resp.Trailer["Sum"]; ok != announce {
+					t.Errorf("announced trailers: %v", resp.Trailer)
+				}
+				close(goOn)
+				got := ""
+				for p := make([]byte, 4); ; {
+					sum := resp.Trailer.Get("Sum")
+					n, err := resp.Body.Read(p)
+					if got += string(p[:n]); err == io.EOF {
+						break
+					}
+					if err != nil || sum != "" {
+						t.Fatalf("error %v, trailer %q before the end", err, sum)
+					}
+				}
+				if sum := resp.Trailer.Get("Sum"); got != "first second" || sum != "42" {
+					t.Errorf("body %q, trailer %q", got, sum)
+				}
+			})
+		})
+	}
+}
+
+// limiter lets one response be open at a time, and counts it as open until its
+// body is closed.
+type limiter struct {
+	base http.RoundTripper
+	free chan struct{}
+}
+
+func (l *limiter) RoundTrip(req *http.Request) (*http.Response, error) {
+	select {
+	case <-l.free:
+	case <-req.Context().Done():
+		return nil, req.Context().Err()
+	}
+	resp, err := l.base.RoundTrip(req)
+	if err != nil {
+		l.free <- struct{}{}
+		return nil, err
+	}
+	resp.Body = &placed{resp.Body, sync.OnceFunc(func() { l.free <- struct{}{} })}
+	return resp, nil
+}
+
+type placed struct {
+	io.ReadCloser
+	leave func()
+}
+
+func (p *placed) Close() error { defer p.leave(); return p.ReadCloser.Close() }
+
+func TestReadAhead_LimiterBelowIsFreeDuringTheRefresh(t *testing.T) {
+	overHTTP(t, func(t *testing.T, http2 bool) {
+		srv := newServer(t, http2, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/refresh" {
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+			_, _ = io.WriteString(w, "a text")
+		})
+		base := &limiter{srv.Client().Transport, make(chan struct{}, 1)}
+		base.free <- struct{}{}
+		held := body.ReadAhead(roundTrip(t, base, mustRequest(t, "GET", srv.URL+"/wallets", nil)))
+		refresh := roundTrip(t, base, mustRequest(t, "GET", srv.URL+"/refresh", nil)) // hangs if the 401 keeps its place
+		_ = refresh.Body.Close()
+		if got, err := io.ReadAll(held.Body); string(got) != "a text" || err != nil {
+			t.Errorf("the 401's body %q, error %v", got, err)
+		}
+		_ = held.Body.Close()
+		select {
+		case <-base.free:
+		default:
+			t.Error("no place is free after both responses")
+		}
+	})
+}
+
+// retry sends req and, after a 401, sends it again as a transport does.
+func retry(t *testing.T, base http.RoundTripper, req *http.Request) (resp *http.Response, again bool) {
+	t.Helper()
+	b := body.NewReplay(req, 64<<10)
+	defer b.Release()
+	first := *req
+	if first.Body = b; req.GetBody != nil {
+		first.GetBody = b.GetBody
+	}
+	held := body.ReadAhead(roundTrip(t, base, &first))
+	if held.StatusCode != http.StatusUnauthorized {
+		return held, false
+	}
+	second := *req
+	var ok bool
+	if second.Body, second.GetBody, ok = b.Rewind(req.Context(), realClock{}); !ok {
+		return held, false
+	}
+	body.Discard(req.Context(), realClock{}, held)
+	return roundTrip(t, base, &second), true
+}
+
+const fileSize = 32 << 20 // more than the buffers of two sockets
+
+// openFile returns a file of fileSize bytes of which no two blocks are alike.
+func openFile(t *testing.T) (f *os.File, content []byte) {
+	t.Helper()
+	content = make([]byte, fileSize)
+	for i := 0; i < len(content); i += 4 {
+		content[i], content[i+1], content[i+2] = byte(i>>2), byte(i>>10), byte(i>>18)
+	}
+	name := filepath.Join(t.TempDir(), "upload")
+	if err := os.WriteFile(name, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f, content
+}
+
+// earlyServer answers the first request with a 401 before it has read it, and
+// reads on while the second one comes in.
+type earlyServer struct {
+	mu     sync.Mutex
+	tries  int
+	second chan struct{} // closed when the second request has begun
+	got    []byte        // of the second request
+}
+
+func (s *earlyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.tries++
+	try := s.tries
+	s.mu.Unlock()
+	if try > 1 {
+		var head [1 << 10]byte
+		_, _ = io.ReadFull(r.Body, head[:])
+		close(s.second)
+		rest, _ := io.ReadAll(r.Body)
+		s.got = append(head[:], rest...)
+		return
+	}
+	c := http.NewResponseController(w)
+	_ = c.EnableFullDuplex()
+	w.Header().Set("Content-Length", "0")
+	w.WriteHeader(http.StatusUnauthorized)
+	_ = c.Flush()
+	select {
+	case <-s.second:
+	case <-r.Context().Done():
+	}
+	_, _ = io.Copy(io.Discard, r.Body)
+}
+
+// go-retryablehttp's body over an *os.File is one file for all attempts: its
+// GetBody seeks to the beginning, and its Close does nothing.
+func TestReplay_UploadOfAFileIsNotCorruptedByAnEarly401(t *testing.T) {
+	overHTTP(t, func(t *testing.T, http2 bool) {
+		f, content := openFile(t)
+		early := &earlyServer{second: make(chan struct{})}
+		srv := newServer(t, http2, early.ServeHTTP)
+		req := mustRequest(t, "PUT", srv.URL, io.NopCloser(f))
+		req.ContentLength = fileSize
+		req.GetBody = func() (io.ReadCloser, error) {
+			_, err := f.Seek(0, io.SeekStart)
+			return io.NopCloser(f), err
+		}
+		resp, again := retry(t, srv.Client().Transport, req)
+		_ = resp.Body.Close()
+		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, content) {
+			t.Errorf("status %d, sent again: %t, %d bytes of %d, equal: %t",
+				resp.StatusCode, again, len(early.got), fileSize, bytes.Equal(early.got, content))
+		}
+	})
+}
+
+// A GetBody that returns the file itself, which net/http closes after the first
+// attempt, works with net/http's own retries no better.
+func TestReplay_FileThatTheFirstAttemptClosesIsNotSentAgain(t *testing.T) {
+	f, _ := openFile(t)
+	early := &earlyServer{second: make(chan struct{})}
+	srv := newServer(t, false, early.ServeHTTP)
+	req := mustRequest(t, "PUT", srv.URL, f)
+	req.ContentLength = fileSize
+	req.GetBody = func() (io.ReadCloser, error) {
+		_, err := f.Seek(0, io.SeekStart)
+		return f, err
+	}
+	resp, again := retry(t, srv.Client().Transport, req)
+	_ = resp.Body.Close()
+	if resp.StatusCode != 401 || again {
+		t.Errorf("status %d, sent again: %t, want the 401", resp.StatusCode, again)
+	}
+	srv.CloseClientConnections()
+}
+
+// A GetBody that opens the file anew has an offset of its own.
+func TestReplay_FileThatIsOpenedAnewIsSentAgain(t *testing.T) {
+	overHTTP(t, func(t *testing.T, http2 bool) {
+		f, content := openFile(t)
+		early := &earlyServer{second: make(chan struct{})}
+		srv := newServer(t, http2, early.ServeHTTP)
+		req := mustRequest(t, "PUT", srv.URL, f)
+		req.ContentLength = fileSize
+		req.GetBody = func() (io.ReadCloser, error) { return os.Open(f.Name()) }
+		resp, again := retry(t, srv.Client().Transport, req)
+		_ = resp.Body.Close()
+		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, content) {
+			t.Errorf("status %d, sent again: %t, %d bytes of %d", resp.StatusCode, again, len(early.got), fileSize)
+		}
+	})
+}
+
+// net/http calls GetBody by itself if the server has closed an idle connection.
+func TestReplay_TransportsOwnRetryOverAClosedConnection(t *testing.T) {
+	var mu sync.Mutex
+	tries := 0
+	srv := newServer(t, false, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		tries++
+		try := tries
+		mu.Unlock()
+		got, _ := io.ReadAll(r.Body)
+		switch try {
+		case 1: // leaves an idle connection
+		case 2: // which breaks when it is used again
+			panic(http.ErrAbortHandler)
+		case 3:
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			_, _ = w.Write(got)
+		}
+	})
+	base := srv.Client().Transport
+	resp := roundTrip(t, base, mustRequest(t, "GET", srv.URL, nil))
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+
+	text := strings.NewReader("some text")
+	shared := &sharedBody{ReadSeeker: text}
+	req := mustRequest(t, "PUT", srv.URL, io.NopCloser(shared)) // which net/http may repeat
+	req.ContentLength, req.GetBody = text.Size(), shared.getBody
+	var reused []bool
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { reused = append(reused, info.Reused) },
+	}))
+	resp, again := retry(t, base, req)
+	got, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if string(got) != "some text" || !again || tries != 4 || shared.overlap.Load() {
+		t.Errorf("body %q, sent again: %t, %d tries (connections reused: %v), want 4", got, again, tries, reused)
+	}
+}
+
+func TestDiscard_ConnectionIsUsedAgain(t *testing.T) {
+	srv := newServer(t, false, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = w.Write(make([]byte, 300<<10))
+	})
+	base := srv.Client().Transport.(*http.Transport)
+	dials := 0
+	base.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dials++
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}
+	base.MaxConnsPerHost = 1
+	for range 5 {
+		resp := body.ReadAhead(roundTrip(t, base, mustRequest(t, "GET", srv.URL, nil)))
+		body.Discard(t.Context(), realClock{}, resp)
+	}
+	if dials != 1 {
+		t.Errorf("%d connections for five responses, one after the other", dials)
+	}
+}
