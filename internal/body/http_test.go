@@ -3,6 +3,8 @@ package body_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -20,12 +22,26 @@ import (
 
 func newServer(t *testing.T, http2 bool, handler http.HandlerFunc) *httptest.Server {
 	srv := httptest.NewUnstartedServer(handler)
+	srv.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if secure, ok := c.(*tls.Conn); ok {
+			c = secure.NetConn()
+		}
+		_ = c.(*net.TCPConn).SetReadBuffer(64 << 10)
+		return ctx
+	}
 	if srv.EnableHTTP2 = http2; http2 {
 		srv.StartTLS()
 	} else {
 		srv.Start()
 	}
 	t.Cleanup(srv.Close)
+	srv.Client().Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err == nil {
+			_ = c.(*net.TCPConn).SetWriteBuffer(64 << 10)
+		}
+		return c, err
+	}
 	return srv
 }
 
@@ -173,17 +189,23 @@ func retry(t *testing.T, base http.RoundTripper, req *http.Request) (resp *http.
 	return roundTrip(t, base, &second), true
 }
 
-const fileSize = 32 << 20 // more than the buffers of two sockets
+// fileSize is more than the buffers between client and server, which newServer
+// keeps small.
+const fileSize = 4 << 20
 
-// openFile returns a file of fileSize bytes of which no two blocks are alike.
-func openFile(t *testing.T) (f *os.File, content []byte) {
-	t.Helper()
-	content = make([]byte, fileSize)
-	for i := 0; i < len(content); i += 4 {
-		content[i], content[i+1], content[i+2] = byte(i>>2), byte(i>>10), byte(i>>18)
+// fileContent has no two blocks alike.
+var fileContent = sync.OnceValue(func() []byte {
+	content := make([]byte, 0, fileSize)
+	for i := 0; len(content) < fileSize; i++ {
+		content = fmt.Appendf(content, "%8d", i)
 	}
+	return content
+})
+
+func openFile(t *testing.T) *os.File {
+	t.Helper()
 	name := filepath.Join(t.TempDir(), "upload")
-	if err := os.WriteFile(name, content, 0o600); err != nil {
+	if err := os.WriteFile(name, fileContent(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(name)
@@ -191,7 +213,7 @@ func openFile(t *testing.T) (f *os.File, content []byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.Close() })
-	return f, content
+	return f
 }
 
 // earlyServer answers the first request with a 401 before it has read it, and
@@ -199,8 +221,17 @@ func openFile(t *testing.T) (f *os.File, content []byte) {
 type earlyServer struct {
 	mu     sync.Mutex
 	tries  int
-	second chan struct{} // closed when the second request has begun
-	got    []byte        // of the second request
+	second context.Context // done when the second request has begun, or the test is over
+	begun  context.CancelFunc
+	got    []byte // of the second request
+}
+
+func newEarlyServer(t *testing.T, http2 bool) (*earlyServer, *httptest.Server) {
+	s := &earlyServer{}
+	s.second, s.begun = context.WithCancel(t.Context())
+	srv := newServer(t, http2, s.ServeHTTP)
+	t.Cleanup(s.begun) // before srv waits for the first request
+	return s, srv
 }
 
 func (s *earlyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -211,7 +242,7 @@ func (s *earlyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if try > 1 {
 		var head [1 << 10]byte
 		_, _ = io.ReadFull(r.Body, head[:])
-		close(s.second)
+		s.begun()
 		rest, _ := io.ReadAll(r.Body)
 		s.got = append(head[:], rest...)
 		return
@@ -221,10 +252,7 @@ func (s *earlyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusUnauthorized)
 	_ = c.Flush()
-	select {
-	case <-s.second:
-	case <-r.Context().Done():
-	}
+	<-s.second.Done()
 	_, _ = io.Copy(io.Discard, r.Body)
 }
 
@@ -232,9 +260,8 @@ func (s *earlyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // GetBody seeks to the beginning, and its Close does nothing.
 func TestReplay_UploadOfAFileIsNotCorruptedByAnEarly401(t *testing.T) {
 	overHTTP(t, func(t *testing.T, http2 bool) {
-		f, content := openFile(t)
-		early := &earlyServer{second: make(chan struct{})}
-		srv := newServer(t, http2, early.ServeHTTP)
+		f := openFile(t)
+		early, srv := newEarlyServer(t, http2)
 		req := mustRequest(t, "PUT", srv.URL, io.NopCloser(f))
 		req.ContentLength = fileSize
 		req.GetBody = func() (io.ReadCloser, error) {
@@ -243,9 +270,9 @@ func TestReplay_UploadOfAFileIsNotCorruptedByAnEarly401(t *testing.T) {
 		}
 		resp, again := retry(t, srv.Client().Transport, req)
 		_ = resp.Body.Close()
-		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, content) {
+		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, fileContent()) {
 			t.Errorf("status %d, sent again: %t, %d bytes of %d, equal: %t",
-				resp.StatusCode, again, len(early.got), fileSize, bytes.Equal(early.got, content))
+				resp.StatusCode, again, len(early.got), fileSize, bytes.Equal(early.got, fileContent()))
 		}
 	})
 }
@@ -253,9 +280,8 @@ func TestReplay_UploadOfAFileIsNotCorruptedByAnEarly401(t *testing.T) {
 // A GetBody that returns the file itself, which net/http closes after the first
 // attempt, works with net/http's own retries no better.
 func TestReplay_FileThatTheFirstAttemptClosesIsNotSentAgain(t *testing.T) {
-	f, _ := openFile(t)
-	early := &earlyServer{second: make(chan struct{})}
-	srv := newServer(t, false, early.ServeHTTP)
+	f := openFile(t)
+	_, srv := newEarlyServer(t, false)
 	req := mustRequest(t, "PUT", srv.URL, f)
 	req.ContentLength = fileSize
 	req.GetBody = func() (io.ReadCloser, error) {
@@ -267,21 +293,19 @@ func TestReplay_FileThatTheFirstAttemptClosesIsNotSentAgain(t *testing.T) {
 	if resp.StatusCode != 401 || again {
 		t.Errorf("status %d, sent again: %t, want the 401", resp.StatusCode, again)
 	}
-	srv.CloseClientConnections()
 }
 
 // A GetBody that opens the file anew has an offset of its own.
 func TestReplay_FileThatIsOpenedAnewIsSentAgain(t *testing.T) {
 	overHTTP(t, func(t *testing.T, http2 bool) {
-		f, content := openFile(t)
-		early := &earlyServer{second: make(chan struct{})}
-		srv := newServer(t, http2, early.ServeHTTP)
+		f := openFile(t)
+		early, srv := newEarlyServer(t, http2)
 		req := mustRequest(t, "PUT", srv.URL, f)
 		req.ContentLength = fileSize
 		req.GetBody = func() (io.ReadCloser, error) { return os.Open(f.Name()) }
 		resp, again := retry(t, srv.Client().Transport, req)
 		_ = resp.Body.Close()
-		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, content) {
+		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, fileContent()) {
 			t.Errorf("status %d, sent again: %t, %d bytes of %d", resp.StatusCode, again, len(early.got), fileSize)
 		}
 	})
@@ -314,7 +338,8 @@ func TestReplay_TransportsOwnRetryOverAClosedConnection(t *testing.T) {
 
 	text := strings.NewReader("some text")
 	shared := &sharedBody{ReadSeeker: text}
-	req := mustRequest(t, "PUT", srv.URL, io.NopCloser(shared)) // which net/http may repeat
+	req := mustRequest(t, "PUT", srv.URL, io.NopCloser(shared))
+	req.Header.Set("Idempotency-Key", "1") // so that net/http may repeat it
 	req.ContentLength, req.GetBody = text.Size(), shared.getBody
 	var reused []bool
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
