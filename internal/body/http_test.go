@@ -3,9 +3,8 @@ package body_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,27 +21,45 @@ import (
 
 func newServer(t *testing.T, http2 bool, handler http.HandlerFunc) *httptest.Server {
 	srv := httptest.NewUnstartedServer(handler)
-	srv.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		if secure, ok := c.(*tls.Conn); ok {
-			c = secure.NetConn()
-		}
-		_ = c.(*net.TCPConn).SetReadBuffer(64 << 10)
-		return ctx
-	}
 	if srv.EnableHTTP2 = http2; http2 {
 		srv.StartTLS()
 	} else {
 		srv.Start()
 	}
 	t.Cleanup(srv.Close)
-	srv.Client().Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		if err == nil {
-			_ = c.(*net.TCPConn).SetWriteBuffer(64 << 10)
-		}
-		return c, err
+	return srv
+}
+
+// newPipeServer speaks HTTP/1.1 over connections that buffer nothing.
+func newPipeServer(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+	srv := httptest.NewUnstartedServer(handler)
+	conns := make(chan net.Conn)
+	srv.Listener = pipeListener{srv.Listener, conns}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	srv.Client().Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		conns <- server
+		return client, nil
 	}
 	return srv
+}
+
+// pipeListener has the address and the end of a listener that nobody dials.
+type pipeListener struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	ended := make(chan error, 1)
+	go func() { _, err := l.Listener.Accept(); ended <- err }()
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case err := <-ended:
+		return nil, err
+	}
 }
 
 func overHTTP(t *testing.T, test func(t *testing.T, http2 bool)) {
@@ -189,16 +206,14 @@ func retry(t *testing.T, base http.RoundTripper, req *http.Request) (resp *http.
 	return roundTrip(t, base, &second), true
 }
 
-// fileSize is more than the buffers between client and server, which newServer
-// keeps small.
-const fileSize = 4 << 20
+// fileSize is more than is on its way between client and server: nothing over a
+// pipe, and the window of 1 MiB over HTTP/2.
+const fileSize = 2 << 20
 
 // fileContent has no two blocks alike.
 var fileContent = sync.OnceValue(func() []byte {
-	content := make([]byte, 0, fileSize)
-	for i := 0; len(content) < fileSize; i++ {
-		content = fmt.Appendf(content, "%8d", i)
-	}
+	content := make([]byte, fileSize)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(content)
 	return content
 })
 
@@ -229,7 +244,12 @@ type earlyServer struct {
 func newEarlyServer(t *testing.T, http2 bool) (*earlyServer, *httptest.Server) {
 	s := &earlyServer{}
 	s.second, s.begun = context.WithCancel(t.Context())
-	srv := newServer(t, http2, s.ServeHTTP)
+	var srv *httptest.Server
+	if http2 {
+		srv = newServer(t, http2, s.ServeHTTP)
+	} else {
+		srv = newPipeServer(t, s.ServeHTTP)
+	}
 	t.Cleanup(s.begun) // before srv waits for the first request
 	return s, srv
 }
