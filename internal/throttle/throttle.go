@@ -1,0 +1,506 @@
+// Package throttle is client-side throttling of one endpoint that many
+// sessions call: what one session learns of it, all of them know.
+//
+// An endpoint is healthy, failing or opening.
+//
+//   - Healthy: nobody is refused. 256 calls run at once, and more wait in order.
+//   - Failing, once two different tokens have failed since the last answer: one
+//     probe at a time is sent, at most four a second, and everybody else is
+//     refused at once with the last failure. One token alone never makes an
+//     endpoint fail, because a session that always gets a 500 says nothing of
+//     the others.
+//   - Opening, once a probe has an answer: 32 calls a second, doubling to 600,
+//     until nobody has been refused for five seconds.
+//
+// The model is client-side throttling as in the SRE book (chapter 21), which
+// drops requests beyond twice the accepted ones in the last two minutes. Its
+// formula was not taken: it drops by chance, a lone user's requests too, and
+// after an outage it goes on dropping until two minutes of history are
+// outweighed. Probes need no history, and the number of calls in an outage does
+// not depend on the number of sessions.
+package throttle
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+const (
+	maxRunning = 256 // calls that run at once, beside the probes of a hanging endpoint
+
+	// How long after the last probe the next may begin. The first token that
+	// asks then is the probe; those not tried yet may ask first, since the ones
+	// that were may fail for a reason of their own.
+	probeInterval      = 250 * time.Millisecond
+	retriedInterval    = time.Second     // for a token that has failed already
+	backgroundInterval = 2 * time.Second // for a call that nobody waits for
+	// While a probe has no answer yet. A hanging endpoint is probed too, at least
+	// once in 4 s by users who ask once a second, but not by ever more calls.
+	hangingInterval = 3 * time.Second
+
+	unansweredAfter = 10 * time.Second // a call without an answer counts as a failure
+
+	// Calls in a window of at least one second. Any second meets two windows at
+	// most. While the endpoint keeps failing, a flapping one reaches the second
+	// step at most: 32 + 64 calls in any second. When it is back, 600 + 600, and
+	// no more than 600 that were let in before and had to queue.
+	firstStep = 32
+	lastStep  = 600
+
+	// How long nobody must have been refused before everybody is let go at once.
+	// It is longer than the pauses of a session between two attempts: whoever was
+	// sent away has had the time to ask again.
+	quiet = 5 * time.Second
+
+	maxFailed    = 1024             // tokens remembered as tried; then all count as new again
+	maxBound     = time.Minute      // the longest that a Retry-After binds all tokens
+	agreeWithin  = 10 * time.Second // ... once so many tokens got one within this time
+	agreedTokens = 3
+)
+
+// ErrUnanswered is the failure of a call that has had no answer for 10 s.
+var ErrUnanswered = errors.New("no answer for 10 s")
+
+var errUnnamed = errors.New("failed without an error") // a caller's mistake, but no reason to return none
+
+// Clock is where a [Throttle] reads the time and waits for it. It is safe for
+// concurrent use.
+type Clock interface {
+	Now() time.Time
+	After(d time.Duration) <-chan time.Time
+}
+
+// Outcome is what a call has shown about the endpoint.
+type Outcome int
+
+const (
+	// Unknown: nothing was sent, or the reply tells nothing about the endpoint,
+	// like a firewall's page.
+	Unknown Outcome = iota
+	// Answered: the endpoint has answered in its own form, if only to refuse
+	// this session.
+	Answered
+	// Failed: a network error, 408, 429 or 5xx.
+	Failed
+)
+
+// Throttle decides whether a call may be sent now. Its fields are not changed
+// after first use. All methods are safe for concurrent use. Its memory is
+// bounded by the callers that wait and 1,024 tokens, whatever the number of
+// sessions.
+type Throttle struct {
+	// Clock is required.
+	Clock Clock
+
+	// OnChange, if not nil, is called once when the endpoint is taken for down
+	// and once when it is healthy again, with the last failure and the number of
+	// calls that were refused meanwhile. It is called on the goroutine that
+	// noticed, without locks held, and must not panic. Failing again while opening is no change.
+	OnChange func(down bool, err error, held int)
+
+	mu      sync.Mutex
+	state   state
+	failed  map[uint64]struct{} // tokens that have failed since the last answer
+	lastErr error
+	asked   []retryAfter // what the last different tokens were told since then
+	bound   time.Time    // no token is sent before
+
+	running int
+	queue   list.List // of *waiter, while healthy
+	begun   list.List // of *Call: sent, unanswered and not yet overdue, oldest first
+
+	probe    *Call // the last one, until it is done
+	probedAt time.Time
+
+	window time.Time // when the current one began
+	sent   int       // calls in it
+	limit  int       // and how many there may be unless healthy
+
+	held      int // refused since the endpoint was taken for down
+	refusedAt time.Time
+	watched   bool
+	changes   []func() // for unlock to call
+}
+
+type state int
+
+const (
+	healthy state = iota
+	failing
+	opening
+)
+
+type retryAfter struct {
+	token     uint64
+	at, until time.Time
+}
+
+type waiter struct {
+	token uint64
+	entry *list.Element // in queue
+	ready chan struct{} // closed once one of the two is set
+	call  *Call
+	err   error
+}
+
+func (w *waiter) settle(c *Call, err error) {
+	w.call, w.err = c, err
+	close(w.ready)
+}
+
+// Call is the permission to send one call. It ends with Done.
+type Call struct {
+	t       *Throttle
+	token   uint64
+	begunAt time.Time
+	entry   *list.Element // in begun
+	done    bool
+}
+
+// New returns a Throttle that takes the endpoint for healthy.
+func New(clock Clock) *Throttle { return &Throttle{Clock: clock} }
+
+// Acquire asks to send one call for token, an opaque id of what is sent; a call
+// in the background is one that nobody waits for. While the endpoint is healthy
+// Acquire waits until fewer than 256 calls run, in order: background calls are
+// not overtaken, since a request may come to wait for one.
+//
+// It returns the cause of ctx if that ends first. While the endpoint is failing
+// it never waits, and unless this call may be sent it returns the last failure
+// as Done got it, or [ErrUnanswered]; so do those that wait when the endpoint is
+// taken for down, and those beyond what an opening endpoint gets. A refused call has learned nothing of its own
+// session: it may ask again at once, and RetryAt tells when that may help.
+func (t *Throttle) Acquire(ctx context.Context, token uint64, background bool) (*Call, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	c, w, err := t.ask(token, background)
+	if w == nil {
+		return c, err
+	}
+	for {
+		select {
+		case <-w.ready:
+			return w.call, w.err
+		case <-t.nextOverdue(): // nobody else watches the time
+		case <-ctx.Done():
+			t.leave(w, context.Cause(ctx))
+		}
+	}
+}
+
+// ask returns what Acquire does, or a waiter in the queue.
+func (t *Throttle) ask(token uint64, background bool) (*Call, *waiter, error) {
+	t.mu.Lock()
+	defer t.unlock()
+	now := t.Clock.Now()
+	t.observe(now)
+	if !t.admits(now, token, background) {
+		t.refused(now, 1)
+		return nil, nil, t.lastErr
+	}
+	t.sent++
+	if t.state == failing || t.running < maxRunning && t.queue.Len() == 0 {
+		return t.start(now, token), nil, nil
+	}
+	w := &waiter{token: token, ready: make(chan struct{})}
+	w.entry = t.queue.PushBack(w)
+	return nil, w, nil
+}
+
+// leave gives up waiting, unless w was served at the same moment.
+func (t *Throttle) leave(w *waiter, err error) {
+	t.mu.Lock()
+	defer t.unlock()
+	if w.call == nil && w.err == nil {
+		t.queue.Remove(w.entry)
+		w.settle(nil, err)
+	}
+}
+
+// nextOverdue returns a channel that gets something when the running calls may
+// prove to hang.
+func (t *Throttle) nextOverdue() <-chan time.Time {
+	t.mu.Lock()
+	defer t.unlock()
+	now := t.Clock.Now()
+	t.observe(now)
+	return t.Clock.After(t.untilOverdue(now))
+}
+
+// RetryAt returns the time from which a call for token may be sent, as far as
+// is known now; the zero time if that is now. Others may be first.
+func (t *Throttle) RetryAt(token uint64) time.Time {
+	t.mu.Lock()
+	defer t.unlock()
+	now := t.Clock.Now()
+	t.observe(now)
+	if t.state == healthy || t.admits(now, token, false) {
+		return time.Time{}
+	}
+	var at time.Time
+	if t.sent >= t.limit {
+		at = t.window.Add(time.Second)
+	}
+	if t.state == failing {
+		at = latest(at, t.bound, t.probedAt.Add(t.interval(token, false)))
+	}
+	return latest(at, now)
+}
+
+// Began tells that the call is sent now. If it has no answer 10 s later, that
+// counts as a failure, but the call is not cut: the server may have acted on it.
+func (c *Call) Began() {
+	c.t.mu.Lock()
+	defer c.t.unlock()
+	if c.done || c.entry != nil {
+		return
+	}
+	c.begunAt = c.t.Clock.Now()
+	c.entry = c.t.begun.PushBack(c)
+}
+
+// Done ends the call, also one that was never sent: only the first Done counts,
+// so that it may be deferred with Unknown for the case of a panic. Of a failure
+// it takes the error that others will get, and the Retry-After if there was one.
+func (c *Call) Done(o Outcome, err error, retryAfter time.Duration) {
+	t := c.t
+	t.mu.Lock()
+	defer t.unlock()
+	if c.done {
+		return
+	}
+	now := t.Clock.Now()
+	t.finish(c) // first, so that an answer after 10 s is no failure
+	t.observe(now)
+	switch o {
+	case Answered:
+		t.answered(now)
+	case Failed:
+		t.obey(now, c.token, retryAfter)
+		t.fail(now, c.token, err)
+	}
+	t.startQueued(now)
+}
+
+// unlock tells of changes once the lock is free, so that OnChange may call back.
+func (t *Throttle) unlock() {
+	changes := t.changes
+	t.changes = nil
+	t.mu.Unlock()
+	for _, tell := range changes {
+		tell()
+	}
+}
+
+func (t *Throttle) untilOverdue(now time.Time) time.Duration {
+	if oldest := t.begun.Front(); oldest != nil {
+		return oldest.Value.(*Call).begunAt.Add(unansweredAfter).Sub(now)
+	}
+	return unansweredAfter
+}
+
+// observe brings the state up to date with the time that has passed.
+func (t *Throttle) observe(now time.Time) {
+	for t.begun.Len() > 0 && t.untilOverdue(now) <= 0 {
+		c := t.begun.Remove(t.begun.Front()).(*Call)
+		t.fail(now, c.token, ErrUnanswered)
+	}
+	if passed(now, t.window, time.Second) {
+		t.window, t.sent = now, 0
+		if t.state == opening {
+			t.limit = min(2*t.limit, lastStep)
+		}
+	}
+	t.endOpening(now)
+}
+
+// admits reports whether a call for token may be sent now or as soon as there
+// is room.
+func (t *Throttle) admits(now time.Time, token uint64, background bool) bool {
+	switch t.state {
+	case failing:
+		return t.sent < t.limit && !t.isBound(now) && passed(now, t.probedAt, t.interval(token, background))
+	case opening:
+		limit := t.limit
+		if background {
+			limit /= 2 // the first to be put off
+		}
+		return t.sent < limit && t.running+t.queue.Len() < lastStep
+	}
+	return true
+}
+
+func (t *Throttle) interval(token uint64, background bool) time.Duration {
+	_, tried := t.failed[token]
+	switch {
+	case t.probe != nil:
+		return hangingInterval
+	case background:
+		return backgroundInterval
+	case tried:
+		return retriedInterval
+	}
+	return probeInterval
+}
+
+// isBound tells whether a Retry-After binds all tokens. A clock that was set
+// back does not prolong it.
+func (t *Throttle) isBound(now time.Time) bool {
+	left := t.bound.Sub(now)
+	return left > 0 && left <= maxBound
+}
+
+func (t *Throttle) start(now time.Time, token uint64) *Call {
+	c := &Call{t: t, token: token}
+	t.running++
+	if t.state == failing {
+		t.probe, t.probedAt = c, now
+	}
+	return c
+}
+
+// startQueued lets go those who wait, as far as there is room.
+func (t *Throttle) startQueued(now time.Time) {
+	for t.running < maxRunning && t.queue.Len() > 0 {
+		w := t.queue.Remove(t.queue.Front()).(*waiter)
+		w.settle(t.start(now, w.token), nil)
+	}
+}
+
+func (t *Throttle) finish(c *Call) {
+	c.done = true
+	t.running--
+	if c.entry != nil {
+		t.begun.Remove(c.entry) // does nothing to one that was overdue
+	}
+	if t.probe == c {
+		t.probe = nil
+		if c.entry == nil {
+			t.probedAt = time.Time{} // nothing was sent: the next one is the probe
+		}
+	}
+}
+
+// answered takes in that the endpoint works. While a Retry-After binds everybody
+// it is not opened: an answer that was under way does not revoke what the server
+// has asked of the others.
+func (t *Throttle) answered(now time.Time) {
+	clear(t.failed)
+	t.asked = nil
+	if t.state == failing && !t.isBound(now) {
+		t.state = opening
+	}
+	t.endOpening(now)
+	if t.state == opening && !t.watched {
+		t.watched = true
+		go t.watch()
+	}
+}
+
+// watch lives while the endpoint is opening. Without it the next call would end
+// the opening just as well, but OnChange would hear of it only then, which may
+// be a token's lifetime later.
+func (t *Throttle) watch() {
+	for watched := true; watched; {
+		<-t.Clock.After(quiet)
+		t.mu.Lock()
+		t.observe(t.Clock.Now())
+		t.watched = t.state == opening
+		watched = t.watched
+		t.unlock()
+	}
+}
+
+// endOpening ends the opening once nobody is refused any more.
+func (t *Throttle) endOpening(now time.Time) {
+	if t.state == opening && passed(now, t.refusedAt, quiet) {
+		t.state = healthy
+		t.changed(false)
+	}
+}
+
+func (t *Throttle) fail(now time.Time, token uint64, err error) {
+	if err == nil {
+		err = errUnnamed
+	}
+	t.lastErr = err
+	if t.failed == nil || len(t.failed) >= maxFailed {
+		t.failed = make(map[uint64]struct{})
+	}
+	t.failed[token] = struct{}{}
+	if t.state == failing || len(t.failed) < 2 {
+		return
+	}
+	if t.state == healthy {
+		t.held, t.sent = 0, 0
+		t.changed(true)
+	}
+	t.state, t.limit = failing, firstStep
+	t.probe, t.probedAt = nil, time.Time{} // the next one who asks
+	t.refused(now, t.queue.Len())
+	for t.queue.Len() > 0 {
+		t.queue.Remove(t.queue.Front()).(*waiter).settle(nil, err)
+	}
+}
+
+// obey binds everybody to what three different tokens were told one after the
+// other: until the first of the three times, which all of them agree on.
+func (t *Throttle) obey(now time.Time, token uint64, after time.Duration) {
+	if after <= 0 {
+		return
+	}
+	kept := t.asked[:0]
+	for _, a := range t.asked {
+		if a.token != token && now.Sub(a.at) <= agreeWithin {
+			kept = append(kept, a)
+		}
+	}
+	t.asked = append(kept, retryAfter{token, now, now.Add(min(after, maxBound))})
+	if len(t.asked) < agreedTokens {
+		return
+	}
+	t.asked = t.asked[len(t.asked)-agreedTokens:]
+	until := t.asked[0].until
+	for _, a := range t.asked {
+		if a.until.Before(until) {
+			until = a.until
+		}
+	}
+	t.bound = latest(t.bound, until)
+}
+
+func (t *Throttle) refused(now time.Time, calls int) {
+	if calls > 0 {
+		t.held += calls
+		t.refusedAt = now
+	}
+}
+
+func (t *Throttle) changed(down bool) {
+	if t.OnChange == nil {
+		return
+	}
+	err, held := t.lastErr, t.held // nobody was refused yet, if it is down
+	t.changes = append(t.changes, func() { t.OnChange(down, err, held) })
+}
+
+// passed reports whether d has passed since then. A clock that was set back
+// makes nobody wait until it is there again.
+func passed(now, then time.Time, d time.Duration) bool {
+	since := now.Sub(then)
+	return since >= d || since < 0
+}
+
+func latest(times ...time.Time) time.Time {
+	last := times[0]
+	for _, at := range times[1:] {
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
