@@ -33,7 +33,8 @@ type world struct {
 	waited     time.Duration   // the longest that one waited to be refused
 	refusals   int
 	downs, ups int
-	held       int
+	held       int           // back then, as told
+	back       time.Duration // when that was told
 }
 
 // A reply is what the endpoint does with a call.
@@ -54,6 +55,7 @@ func newWorld(reply func(at time.Duration, token uint64) reply) *world {
 			w.downs++
 		} else {
 			w.ups, w.held = w.ups+1, held
+			w.back = w.now()
 		}
 	}
 	return w
@@ -204,8 +206,8 @@ func (w *world) busiest(from, to time.Duration) (most int) {
 }
 
 func (w *world) String() string {
-	return fmt.Sprintf("%d calls, %d served, last %v, %d at once, %d refusals (%d held), longest failure %v",
-		len(w.calls), len(w.served), w.served[len(w.served)-1], w.mostAtOnce, w.refusals, w.held, w.longest)
+	return fmt.Sprintf("%d calls, %d served, last %v, %d at once, %d refusals (%d until it was back at %v), longest failure %v",
+		len(w.calls), len(w.served), w.served[len(w.served)-1], w.mostAtOnce, w.refusals, w.held, w.back, w.longest)
 }
 
 // TestOutage: the endpoint is down for a minute, and every user's token has
@@ -260,9 +262,98 @@ func TestOutage(t *testing.T) {
 				atMost(t, "time until all are served", w.served[len(w.served)-1]-minute, test.allServed)
 				equal(t, "users served", len(w.served), crowd())
 				equal(t, "events that it is down", w.downs, 1)
-				time.Sleep(2 * quiet)
 				equal(t, "events that it is back", w.ups, 1)
-				equal(t, "calls held back, as the event has it", w.held, w.refusals)
+			})
+		})
+	}
+}
+
+// TestFewUsers: those who are few recover as fast as one alone, and one alone
+// meets no throttle at all. A session pauses for 4.8 s at most, and its user asks
+// again within the second.
+func TestFewUsers(t *testing.T) {
+	for _, users := range []int{1, 2, 3, 20} {
+		for _, outage := range []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute} {
+			t.Run(fmt.Sprintf("%d/%v", users, outage), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(func(at time.Duration, _ uint64) reply {
+						if at < outage {
+							return reply{20 * time.Millisecond, Failed, 0}
+						}
+						return reply{20 * time.Millisecond, Answered, 0}
+					})
+					w.runAll(users, false)
+					t.Log(w)
+					equal(t, "users served", len(w.served), users)
+					atMost(t, "time until all are served", w.served[users-1]-outage, 6*time.Second)
+					atMost(t, "longest pause between calls", w.longestPause(), 6*time.Second)
+					if users == 1 {
+						equal(t, "refused", w.refusals, 0)
+					}
+				})
+			})
+		}
+	}
+}
+
+func (w *world) longestPause() (longest time.Duration) {
+	for i := range w.calls[1:] {
+		longest = max(longest, w.calls[i+1]-w.calls[i])
+	}
+	return longest
+}
+
+// TestBadSessions: sessions that always get a 500 while the others, 1,000 whose
+// tokens expire over ten minutes, get their answer.
+func TestBadSessions(t *testing.T) {
+	const good, cycle = 1_000, 10 * time.Minute
+	for _, test := range []struct {
+		bad     int
+		refused int           // good ones at most
+		served  time.Duration // the longest that one takes
+	}{
+		{1, 0, 20 * time.Millisecond},
+		{2, 50, 1500 * time.Millisecond}, // whoever comes while a bad one is the probe
+	} {
+		t.Run(fmt.Sprint(test.bad), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(func(_ time.Duration, token uint64) reply {
+					if token < uint64(test.bad) {
+						return reply{20 * time.Millisecond, Failed, 0}
+					}
+					return reply{20 * time.Millisecond, Answered, 0}
+				})
+				var all sync.WaitGroup
+				for i := range test.bad {
+					u := &user{world: w, token: uint64(i)}
+					all.Go(func() {
+						for w.now() < cycle {
+							u.refresh()
+							time.Sleep(time.Second)
+						}
+					})
+				}
+				refused, longest := 0, time.Duration(0)
+				for i := range good {
+					u := &user{world: w, token: uint64(test.bad + i)}
+					all.Go(func() {
+						time.Sleep(time.Duration(i)*cycle/good + time.Duration(hash(u.token, 0)%1e9))
+						began := w.now()
+						for !u.refresh() {
+							w.mu.Lock()
+							refused++
+							w.mu.Unlock()
+							time.Sleep(time.Second)
+						}
+						w.mu.Lock()
+						longest = max(longest, w.now()-began)
+						w.mu.Unlock()
+					})
+				}
+				all.Wait()
+				t.Logf("%d good ones refused, longest %v, %d times down", refused, longest, w.downs)
+				atMost(t, "good ones refused", refused, test.refused)
+				atMost(t, "time until a good one is served", longest, test.served)
 			})
 		})
 	}

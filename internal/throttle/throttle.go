@@ -24,6 +24,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -95,18 +96,21 @@ type Throttle struct {
 	// Clock is required.
 	Clock Clock
 
-	// OnChange, if not nil, is called once when the endpoint is taken for down
-	// and once when it is healthy again, with the last failure and the number of
-	// calls that were refused meanwhile. It is called on the goroutine that
-	// noticed, without locks held, and must not panic. Failing again while opening is no change.
+	// OnChange, if not nil, is called when the endpoint is taken for down, and
+	// when it is back: an endpoint that has failed is back with the first answer
+	// to a call sent since then. If it fails again while opening, that is told
+	// only after 5 s, so that a flapping endpoint does not make an event of every
+	// flap. It gets the last failure and the number of calls refused since it was
+	// last called, and is called without locks held by the Acquire, Done or
+	// RetryAt that noticed.
 	OnChange func(down bool, err error, held int)
 
 	mu      sync.Mutex
 	state   state
 	failed  map[uint64]struct{} // tokens that have failed since the last answer
 	lastErr error
-	asked   []retryAfter // what the last different tokens were told since then
-	bound   time.Time    // no token is sent before
+	advice  []advice  // to the last different tokens since then
+	bound   time.Time // no token is sent before
 
 	running int
 	queue   list.List // of *waiter, while healthy
@@ -119,10 +123,12 @@ type Throttle struct {
 	sent   int       // calls in it
 	limit  int       // and how many there may be unless healthy
 
-	held      int // refused since the endpoint was taken for down
-	refusedAt time.Time
-	watched   bool
-	changes   []func() // for unlock to call
+	refusedAt    time.Time
+	failingSince time.Time
+	outage       int      // which one, of the calls to tell apart those sent before
+	down         bool     // as OnChange was told
+	held         int      // refused since then
+	changes      []func() // for unlock to call
 }
 
 type state int
@@ -133,7 +139,8 @@ const (
 	opening
 )
 
-type retryAfter struct {
+// advice is a Retry-After that a token got.
+type advice struct {
 	token     uint64
 	at, until time.Time
 }
@@ -155,6 +162,7 @@ func (w *waiter) settle(c *Call, err error) {
 type Call struct {
 	t       *Throttle
 	token   uint64
+	outage  int // the last one when it was let go
 	begunAt time.Time
 	entry   *list.Element // in begun
 	done    bool
@@ -171,8 +179,9 @@ func New(clock Clock) *Throttle { return &Throttle{Clock: clock} }
 // It returns the cause of ctx if that ends first. While the endpoint is failing
 // it never waits, and unless this call may be sent it returns the last failure
 // as Done got it, or [ErrUnanswered]; so do those that wait when the endpoint is
-// taken for down, and those beyond what an opening endpoint gets. A refused call has learned nothing of its own
-// session: it may ask again at once, and RetryAt tells when that may help.
+// taken for down, and those beyond what an opening endpoint gets. A refused call
+// has learned nothing about its own session, so the session should not back off:
+// it may ask again at once. RetryAt tells when that may help.
 func (t *Throttle) Acquire(ctx context.Context, token uint64, background bool) (*Call, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -241,14 +250,14 @@ func (t *Throttle) RetryAt(token uint64) time.Time {
 	if t.state == healthy || t.admits(now, token, false) {
 		return time.Time{}
 	}
-	var at time.Time
+	at := now
 	if t.sent >= t.limit {
 		at = t.window.Add(time.Second)
 	}
 	if t.state == failing {
-		at = latest(at, t.bound, t.probedAt.Add(t.interval(token, false)))
+		at = latest(at, latest(t.bound, t.probedAt.Add(t.interval(token, false))))
 	}
-	return latest(at, now)
+	return at
 }
 
 // Began tells that the call is sent now. If it has no answer 10 s later, that
@@ -278,7 +287,7 @@ func (c *Call) Done(o Outcome, err error, retryAfter time.Duration) {
 	t.observe(now)
 	switch o {
 	case Answered:
-		t.answered(now)
+		t.answered(now, c)
 	case Failed:
 		t.obey(now, c.token, retryAfter)
 		t.fail(now, c.token, err)
@@ -316,6 +325,9 @@ func (t *Throttle) observe(now time.Time) {
 		}
 	}
 	t.endOpening(now)
+	if t.state == failing && passed(now, t.failingSince, quiet) {
+		t.report(true)
+	}
 }
 
 // admits reports whether a call for token may be sent now or as soon as there
@@ -355,7 +367,7 @@ func (t *Throttle) isBound(now time.Time) bool {
 }
 
 func (t *Throttle) start(now time.Time, token uint64) *Call {
-	c := &Call{t: t, token: token}
+	c := &Call{t: t, token: token, outage: t.outage}
 	t.running++
 	if t.state == failing {
 		t.probe, t.probedAt = c, now
@@ -388,30 +400,15 @@ func (t *Throttle) finish(c *Call) {
 // answered takes in that the endpoint works. While a Retry-After binds everybody
 // it is not opened: an answer that was under way does not revoke what the server
 // has asked of the others.
-func (t *Throttle) answered(now time.Time) {
+func (t *Throttle) answered(now time.Time, c *Call) {
 	clear(t.failed)
-	t.asked = nil
+	t.advice = nil
 	if t.state == failing && !t.isBound(now) {
 		t.state = opening
 	}
 	t.endOpening(now)
-	if t.state == opening && !t.watched {
-		t.watched = true
-		go t.watch()
-	}
-}
-
-// watch lives while the endpoint is opening. Without it the next call would end
-// the opening just as well, but OnChange would hear of it only then, which may
-// be a token's lifetime later.
-func (t *Throttle) watch() {
-	for watched := true; watched; {
-		<-t.Clock.After(quiet)
-		t.mu.Lock()
-		t.observe(t.Clock.Now())
-		t.watched = t.state == opening
-		watched = t.watched
-		t.unlock()
+	if t.state != failing && c.outage == t.outage {
+		t.report(false)
 	}
 }
 
@@ -419,7 +416,7 @@ func (t *Throttle) watch() {
 func (t *Throttle) endOpening(now time.Time) {
 	if t.state == opening && passed(now, t.refusedAt, quiet) {
 		t.state = healthy
-		t.changed(false)
+		t.report(false)
 	}
 }
 
@@ -436,10 +433,12 @@ func (t *Throttle) fail(now time.Time, token uint64, err error) {
 		return
 	}
 	if t.state == healthy {
-		t.held, t.sent = 0, 0
-		t.changed(true)
+		t.sent = 0
+		t.report(true)
 	}
 	t.state, t.limit = failing, firstStep
+	t.failingSince = now
+	t.outage++
 	t.probe, t.probedAt = nil, time.Time{} // the next one who asks
 	t.refused(now, t.queue.Len())
 	for t.queue.Len() > 0 {
@@ -453,24 +452,16 @@ func (t *Throttle) obey(now time.Time, token uint64, after time.Duration) {
 	if after <= 0 {
 		return
 	}
-	kept := t.asked[:0]
-	for _, a := range t.asked {
-		if a.token != token && now.Sub(a.at) <= agreeWithin {
-			kept = append(kept, a)
-		}
-	}
-	t.asked = append(kept, retryAfter{token, now, now.Add(min(after, maxBound))})
-	if len(t.asked) < agreedTokens {
+	t.advice = slices.DeleteFunc(t.advice, func(a advice) bool {
+		return a.token == token || now.Sub(a.at) > agreeWithin
+	})
+	t.advice = append(t.advice, advice{token, now, now.Add(min(after, maxBound))})
+	if len(t.advice) < agreedTokens {
 		return
 	}
-	t.asked = t.asked[len(t.asked)-agreedTokens:]
-	until := t.asked[0].until
-	for _, a := range t.asked {
-		if a.until.Before(until) {
-			until = a.until
-		}
-	}
-	t.bound = latest(t.bound, until)
+	t.advice = t.advice[len(t.advice)-agreedTokens:]
+	first := slices.MinFunc(t.advice, func(a, b advice) int { return a.until.Compare(b.until) })
+	t.bound = latest(t.bound, first.until)
 }
 
 func (t *Throttle) refused(now time.Time, calls int) {
@@ -480,12 +471,15 @@ func (t *Throttle) refused(now time.Time, calls int) {
 	}
 }
 
-func (t *Throttle) changed(down bool) {
-	if t.OnChange == nil {
+func (t *Throttle) report(down bool) {
+	if t.down == down {
 		return
 	}
-	err, held := t.lastErr, t.held // nobody was refused yet, if it is down
-	t.changes = append(t.changes, func() { t.OnChange(down, err, held) })
+	err, held := t.lastErr, t.held
+	t.down, t.held = down, 0
+	if t.OnChange != nil {
+		t.changes = append(t.changes, func() { t.OnChange(down, err, held) })
+	}
 }
 
 // passed reports whether d has passed since then. A clock that was set back
@@ -495,12 +489,9 @@ func passed(now, then time.Time, d time.Duration) bool {
 	return since >= d || since < 0
 }
 
-func latest(times ...time.Time) time.Time {
-	last := times[0]
-	for _, at := range times[1:] {
-		if at.After(last) {
-			last = at
-		}
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	return last
+	return b
 }
