@@ -56,6 +56,8 @@ const (
 	// sent away has had the time to ask again.
 	quiet = 5 * time.Second
 
+	downAfter = 5 * time.Second // failing for so long is worth an event
+
 	maxFailed    = 1024             // tokens remembered as tried; then all count as new again
 	maxBound     = time.Minute      // the longest that a Retry-After binds all tokens
 	agreeWithin  = 10 * time.Second // ... once so many tokens got one within this time
@@ -97,27 +99,29 @@ type Throttle struct {
 	Clock Clock
 
 	// OnChange, if not nil, is called when the endpoint is taken for down, and
-	// when it is back: an endpoint that has failed is back with the first answer
-	// to a call sent since then. If it fails again while opening, that is told
-	// only after 5 s, so that a flapping endpoint does not make an event of every
-	// flap. It gets the last failure and the number of calls refused since it was
-	// last called, and is called without locks held by the Acquire, Done or
-	// RetryAt that noticed.
+	// when it is back. It is taken for down once it has been failing for 5 s, so
+	// that neither a blip nor a flapping endpoint makes an event of every flap, and
+	// is back with the first answer to a call sent since then. OnChange gets the
+	// last failure and the number of calls refused since it was last called. It is
+	// called by the Acquire, Done or RetryAt that noticed, without locks held.
 	OnChange func(down bool, err error, held int)
 
 	mu      sync.Mutex
 	state   state
-	failed  map[uint64]struct{} // tokens that have failed since the last answer
+	failed  map[uint64]struct{} // tokens whose last call failed
 	lastErr error
-	advice  []advice  // to the last different tokens since then
-	bound   time.Time // no token is sent before
+
+	failedOnce  bool // since the last answer
+	firstFailed uint64
+	advice      []advice  // to the last different tokens since then
+	bound       time.Time // no token is sent before
 
 	running int
 	queue   list.List // of *waiter, while healthy
 	begun   list.List // of *Call: sent, unanswered and not yet overdue, oldest first
 
-	probe    *Call // the last one, until it is done
-	probedAt time.Time
+	fresh   probe // the last one by a token not tried yet
+	retried probe // and by one that was
 
 	window time.Time // when the current one began
 	sent   int       // calls in it
@@ -143,6 +147,11 @@ const (
 type advice struct {
 	token     uint64
 	at, until time.Time
+}
+
+type probe struct {
+	call *Call // until it is done
+	at   time.Time
 }
 
 type waiter struct {
@@ -255,7 +264,7 @@ func (t *Throttle) RetryAt(token uint64) time.Time {
 		at = t.window.Add(time.Second)
 	}
 	if t.state == failing {
-		at = latest(at, latest(t.bound, t.probedAt.Add(t.interval(token, false))))
+		at = latest(at, latest(t.bound, t.nextProbe(token, false)))
 	}
 	return at
 }
@@ -325,7 +334,7 @@ func (t *Throttle) observe(now time.Time) {
 		}
 	}
 	t.endOpening(now)
-	if t.state == failing && passed(now, t.failingSince, quiet) {
+	if t.state == failing && passed(now, t.failingSince, downAfter) {
 		t.report(true)
 	}
 }
@@ -335,7 +344,8 @@ func (t *Throttle) observe(now time.Time) {
 func (t *Throttle) admits(now time.Time, token uint64, background bool) bool {
 	switch t.state {
 	case failing:
-		return t.sent < t.limit && !t.isBound(now) && passed(now, t.probedAt, t.interval(token, background))
+		return t.sent < t.limit && reached(now, t.bound, maxBound) &&
+			reached(now, t.nextProbe(token, background), hangingInterval)
 	case opening:
 		limit := t.limit
 		if background {
@@ -346,31 +356,41 @@ func (t *Throttle) admits(now time.Time, token uint64, background bool) bool {
 	return true
 }
 
-func (t *Throttle) interval(token uint64, background bool) time.Duration {
-	_, tried := t.failed[token]
+// nextProbe returns the time from which token may be a probe. Those that were
+// tried never keep one from it that was not: they may all be sessions that always
+// get a 500.
+func (t *Throttle) nextProbe(token uint64, background bool) time.Time {
+	interval := retriedInterval
 	switch {
-	case t.probe != nil:
-		return hangingInterval
 	case background:
-		return backgroundInterval
-	case tried:
-		return retriedInterval
+		interval = backgroundInterval
+	case !t.tried(token):
+		return t.fresh.next(probeInterval)
 	}
-	return probeInterval
+	return latest(t.fresh.next(interval), t.retried.next(interval))
 }
 
-// isBound tells whether a Retry-After binds all tokens. A clock that was set
-// back does not prolong it.
-func (t *Throttle) isBound(now time.Time) bool {
-	left := t.bound.Sub(now)
-	return left > 0 && left <= maxBound
+func (t *Throttle) tried(token uint64) bool {
+	_, tried := t.failed[token]
+	return tried
+}
+
+func (p probe) next(interval time.Duration) time.Time {
+	if p.call != nil {
+		interval = hangingInterval
+	}
+	return p.at.Add(interval)
 }
 
 func (t *Throttle) start(now time.Time, token uint64) *Call {
 	c := &Call{t: t, token: token, outage: t.outage}
 	t.running++
-	if t.state == failing {
-		t.probe, t.probedAt = c, now
+	switch {
+	case t.state != failing:
+	case t.tried(token):
+		t.retried = probe{c, now}
+	default:
+		t.fresh = probe{c, now}
 	}
 	return c
 }
@@ -389,10 +409,12 @@ func (t *Throttle) finish(c *Call) {
 	if c.entry != nil {
 		t.begun.Remove(c.entry) // does nothing to one that was overdue
 	}
-	if t.probe == c {
-		t.probe = nil
-		if c.entry == nil {
-			t.probedAt = time.Time{} // nothing was sent: the next one is the probe
+	for _, p := range []*probe{&t.fresh, &t.retried} {
+		if p.call == c {
+			p.call = nil
+			if c.entry == nil {
+				p.at = time.Time{} // nothing was sent: the next one is the probe
+			}
 		}
 	}
 }
@@ -401,9 +423,10 @@ func (t *Throttle) finish(c *Call) {
 // it is not opened: an answer that was under way does not revoke what the server
 // has asked of the others.
 func (t *Throttle) answered(now time.Time, c *Call) {
-	clear(t.failed)
+	delete(t.failed, c.token)
+	t.failedOnce = false
 	t.advice = nil
-	if t.state == failing && !t.isBound(now) {
+	if t.state == failing && reached(now, t.bound, maxBound) {
 		t.state = opening
 	}
 	t.endOpening(now)
@@ -429,17 +452,19 @@ func (t *Throttle) fail(now time.Time, token uint64, err error) {
 		t.failed = make(map[uint64]struct{})
 	}
 	t.failed[token] = struct{}{}
-	if t.state == failing || len(t.failed) < 2 {
+	if !t.failedOnce {
+		t.failedOnce, t.firstFailed = true, token
+	}
+	if t.state == failing || token == t.firstFailed {
 		return
 	}
 	if t.state == healthy {
 		t.sent = 0
-		t.report(true)
 	}
 	t.state, t.limit = failing, firstStep
 	t.failingSince = now
 	t.outage++
-	t.probe, t.probedAt = nil, time.Time{} // the next one who asks
+	t.fresh, t.retried = probe{}, probe{} // the next one who asks
 	t.refused(now, t.queue.Len())
 	for t.queue.Len() > 0 {
 		t.queue.Remove(t.queue.Front()).(*waiter).settle(nil, err)
@@ -482,11 +507,13 @@ func (t *Throttle) report(down bool) {
 	}
 }
 
-// passed reports whether d has passed since then. A clock that was set back
-// makes nobody wait until it is there again.
-func passed(now, then time.Time, d time.Duration) bool {
-	since := now.Sub(then)
-	return since >= d || since < 0
+func passed(now, then time.Time, d time.Duration) bool { return reached(now, then.Add(d), d) }
+
+// reached reports whether it is time. What is further away than it can have been
+// was set by a clock that has been set back since, and binds nobody.
+func reached(now, at time.Time, furthest time.Duration) bool {
+	left := at.Sub(now)
+	return left <= 0 || left > furthest
 }
 
 func latest(a, b time.Time) time.Time {

@@ -209,6 +209,14 @@ func TestFailing(t *testing.T) {
 			refused(t, th, 2)
 		}
 	})
+	bubble(t, "lets no token that was tried take the place of a new one", func(t *testing.T, th *Throttle) {
+		takeDown(t, th)
+		time.Sleep(time.Second)
+		hangs := sends(t, th, 1)
+		refused(t, th, 2)
+		sends(t, th, 4)
+		hangs.Done(Failed, errDown, 0)
+	})
 	bubble(t, "puts refreshes ahead of time off for 2 s", func(t *testing.T, th *Throttle) {
 		takeDown(t, th)
 		time.Sleep(2*time.Second - 1)
@@ -472,60 +480,55 @@ func TestOnChange(t *testing.T) {
 		}
 		return &events
 	}
-	bubble(t, "tells once that it is down and once that it is back", func(t *testing.T, th *Throttle) {
-		events := record(th)
-		takeDown(t, th)
-		for token := range uint64(100) {
-			refused(t, th, 100+token)
-		}
-		for range 3 { // opening, and failing again
-			time.Sleep(time.Second)
-			answers(t, th, 4)
-			fails(t, th, 1)
-			fails(t, th, 2)
-		}
-		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 0 down false: 503, held 100]")
-	})
-	bubble(t, "tells that it is down again if that lasts for 5 s", func(t *testing.T, th *Throttle) {
-		events := record(th)
-		takeDown(t, th)
-		refused(t, th, 4)
-		time.Sleep(time.Second)
-		answers(t, th, 4)
-		fails(t, th, 1)
-		fails(t, th, 2)
-		for range 10 {
+	// fail keeps the endpoint failing for so many seconds: two asks in each, of
+	// which one is refused.
+	fail := func(t *testing.T, th *Throttle, seconds int) {
+		for range seconds {
 			time.Sleep(time.Second)
 			fails(t, th, 1)
 			refused(t, th, 2)
 		}
-		equal(t, "events", fmt.Sprint((*events)[2:]), "[down true: 503, held 4]")
+	}
+	bubble(t, "tells once that it is down, after 5 s, and once that it is back", func(t *testing.T, th *Throttle) {
+		events := record(th)
+		takeDown(t, th)
+		fail(t, th, 4)
+		equal(t, "events before", len(*events), 0)
+		fail(t, th, 60)
+		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 4]")
+		time.Sleep(time.Second)
+		answers(t, th, 3)
+		equal(t, "events", fmt.Sprint((*events)[1:]), "[down false: 503, held 60]")
+	})
+	bubble(t, "tells nothing of a flapping endpoint", func(t *testing.T, th *Throttle) {
+		events := record(th)
+		for range 10 {
+			takeDown(t, th)
+			fail(t, th, 4)
+			time.Sleep(time.Second / 2)
+			answers(t, th, 4)
+		}
+		equal(t, "events", len(*events), 0)
+	})
+	bubble(t, "tells each outage that lasts", func(t *testing.T, th *Throttle) {
+		events := record(th)
+		for range 2 {
+			fails(t, th, 1)
+			fails(t, th, 2)
+			fail(t, th, 10)
+			time.Sleep(time.Second)
+			answers(t, th, 3)
+		}
+		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 4 down false: 503, held 6 down true: 503, held 4 down false: 503, held 6]")
 	})
 	bubble(t, "does not take the answer to a call sent before for a sign that it is back", func(t *testing.T, th *Throttle) {
 		events := record(th)
 		before := sends(t, th, 4)
 		takeDown(t, th)
-		refused(t, th, 5)
+		fail(t, th, 6)
 		before.Done(Answered, nil, 0)
 		equal(t, "events", len(*events), 1)
 		answers(t, th, 5)
 		equal(t, "events", len(*events), 2)
-	})
-	bubble(t, "tells that it is back if nobody was refused", func(t *testing.T, th *Throttle) {
-		events := record(th)
-		takeDown(t, th)
-		time.Sleep(time.Second)
-		answers(t, th, 1)
-		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 0 down false: 503, held 0]")
-	})
-	bubble(t, "counts anew in the next outage", func(t *testing.T, th *Throttle) {
-		events := record(th)
-		for range 2 {
-			takeDown(t, th)
-			refused(t, th, 4)
-			time.Sleep(quiet)
-			answers(t, th, 5)
-		}
-		equal(t, "last event", (*events)[3], "down false: 503, held 1")
 	})
 }
