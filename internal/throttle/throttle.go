@@ -21,6 +21,7 @@
 package throttle
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -218,6 +219,7 @@ func (t *Throttle) ask(token uint64, background bool) (*Call, *waiter, error) {
 	t.observe(now)
 	if !t.admits(now, token, background) {
 		t.refused(now, 1)
+		t.checkDown(now)
 		return nil, nil, t.lastErr
 	}
 	t.sent++
@@ -334,9 +336,6 @@ func (t *Throttle) observe(now time.Time) {
 		}
 	}
 	t.endOpening(now)
-	if t.state == failing && passed(now, t.failingSince, downAfter) {
-		t.report(true)
-	}
 }
 
 // admits reports whether a call for token may be sent now or as soon as there
@@ -444,9 +443,7 @@ func (t *Throttle) endOpening(now time.Time) {
 }
 
 func (t *Throttle) fail(now time.Time, token uint64, err error) {
-	if err == nil {
-		err = errUnnamed
-	}
+	err = cmp.Or(err, errUnnamed)
 	t.lastErr = err
 	if t.failed == nil || len(t.failed) >= maxFailed {
 		t.failed = make(map[uint64]struct{})
@@ -455,10 +452,13 @@ func (t *Throttle) fail(now time.Time, token uint64, err error) {
 	if !t.failedOnce {
 		t.failedOnce, t.firstFailed = true, token
 	}
-	if t.state == failing || token == t.firstFailed {
+	switch {
+	case t.state == failing:
+		t.checkDown(now)
 		return
-	}
-	if t.state == healthy {
+	case token == t.firstFailed:
+		return
+	case t.state == healthy:
 		t.sent = 0
 	}
 	t.state, t.limit = failing, firstStep
@@ -493,6 +493,14 @@ func (t *Throttle) refused(now time.Time, calls int) {
 	if calls > 0 {
 		t.held += calls
 		t.refusedAt = now
+	}
+}
+
+// checkDown is called when there is a sign that the endpoint still fails. That
+// time has passed is none: if nobody asks, nobody knows.
+func (t *Throttle) checkDown(now time.Time) {
+	if t.state == failing && passed(now, t.failingSince, downAfter) {
+		t.report(true)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,11 +164,11 @@ func TestFailing(t *testing.T) {
 	})
 	bubble(t, "refuses those who wait, with the same error", func(t *testing.T, th *Throttle) {
 		calls := fill(t, th)
-		refusals := 0
+		var refusals atomic.Int32
 		for token := range uint64(100) {
 			go func() {
 				if _, err := th.Acquire(context.Background(), 1000+token, false); err == errDown {
-					refusals++
+					refusals.Add(1)
 				}
 			}()
 			synctest.Wait()
@@ -175,7 +176,7 @@ func TestFailing(t *testing.T) {
 		calls[0].Done(Failed, errors.New("another"), 0)
 		calls[1].Done(Failed, errDown, 0)
 		synctest.Wait()
-		equal(t, "refused", refusals, 99) // the first failure made room for one
+		equal(t, "refused", refusals.Load(), 99) // the first failure made room for one
 	})
 	bubble(t, "begins when two calls have had no answer for 10 s, which those who wait notice", func(t *testing.T, th *Throttle) {
 		fill(t, th)
@@ -418,24 +419,24 @@ func TestOpening(t *testing.T) {
 			flood(t, th)
 			time.Sleep(time.Second)
 		}
-		let, sent := 0, 0
+		var let, sent atomic.Int32
 		for token := range uint64(1000) {
 			go func() {
 				call, err := th.Acquire(context.Background(), token, false)
 				if err != nil {
 					return
 				}
-				sent++
+				sent.Add(1)
 				time.Sleep(100 * time.Millisecond)
 				call.Done(Answered, nil, 0)
-				let++
+				let.Add(1)
 			}()
 			synctest.Wait()
 		}
-		equal(t, "run at once", sent, 256)
+		equal(t, "run at once", sent.Load(), 256)
 		time.Sleep(time.Second / 2)
 		synctest.Wait()
-		equal(t, "let go", let, 600)
+		equal(t, "let go", let.Load(), 600)
 	})
 	bubble(t, "gives half of a step at most to refreshes ahead of time", func(t *testing.T, th *Throttle) {
 		open(t, th)
@@ -508,6 +509,13 @@ func TestOnChange(t *testing.T) {
 			time.Sleep(time.Second / 2)
 			answers(t, th, 4)
 		}
+		equal(t, "events", len(*events), 0)
+	})
+	bubble(t, "tells nothing if nobody asked until it was back", func(t *testing.T, th *Throttle) {
+		events := record(th)
+		takeDown(t, th)
+		time.Sleep(time.Minute)
+		answers(t, th, 4)
 		equal(t, "events", len(*events), 0)
 	})
 	bubble(t, "tells each outage that lasts", func(t *testing.T, th *Throttle) {
