@@ -1,23 +1,25 @@
-// Package throttle is client-side throttling of one endpoint that many
-// sessions call: what one session learns of it, all of them know.
+// Package throttle is client-side throttling of one endpoint that many sessions
+// call: what one session learns of the endpoint, all of them know.
 //
 // An endpoint is healthy, failing or opening.
 //
 //   - Healthy: nobody is refused. 256 calls run at once, and more wait in order.
-//   - Failing, once two different tokens have failed since the last answer: one
-//     probe at a time is sent, at most four a second, and everybody else is
-//     refused at once with the last failure. One token alone never makes an
-//     endpoint fail, because a session that always gets a 500 says nothing of
-//     the others.
-//   - Opening, once a probe has an answer: 32 calls a second, doubling to 600,
-//     until nobody has been refused for five seconds.
+//   - Failing, once two different tokens have failed since the last answer: a
+//     probe is sent four times a second at most, and everybody else is refused at
+//     once with the last failure. One token alone never makes an endpoint fail: a
+//     session that always gets a 500 says nothing about the others.
+//   - Opening, once a call has an answer: 32 calls a second, doubling to 600, until
+//     nobody has been refused for five seconds.
 //
 // The model is client-side throttling as in the SRE book (chapter 21), which
-// drops requests beyond twice the accepted ones in the last two minutes. Its
+// drops requests beyond twice the accepted ones of the last two minutes. Its
 // formula was not taken: it drops by chance, a lone user's requests too, and
 // after an outage it goes on dropping until two minutes of history are
 // outweighed. Probes need no history, and the number of calls in an outage does
 // not depend on the number of sessions.
+//
+// There is no goroutine and no timer behind it: the state is brought up to date
+// by whoever calls next, and only those who wait in the queue watch the clock.
 package throttle
 
 import (
@@ -33,14 +35,14 @@ import (
 const (
 	maxRunning = 256 // calls that run at once, beside the probes of a hanging endpoint
 
-	// How long after the last probe the next may begin. The first token that
-	// asks then is the probe; those not tried yet may ask first, since the ones
-	// that were may fail for a reason of their own.
+	// How long after the last probe the next may begin; the first who asks then
+	// sends it. Tokens whose last call failed ask later than the others: they may
+	// have failed for a reason of their own.
 	probeInterval      = 250 * time.Millisecond
-	retriedInterval    = time.Second     // for a token that has failed already
+	retriedInterval    = time.Second
 	backgroundInterval = 2 * time.Second // for a call that nobody waits for
-	// While a probe has no answer yet. A hanging endpoint is probed too, at least
-	// once in 4 s by users who ask once a second, but not by ever more calls.
+	// While the last probe has no answer. Users who ask once a second so send one
+	// in 4 s to an endpoint that hangs too, and 20 in the 30 s that one may take.
 	hangingInterval = 3 * time.Second
 
 	unansweredAfter = 10 * time.Second // a call without an answer counts as a failure
@@ -53,16 +55,18 @@ const (
 	lastStep  = 600
 
 	// How long nobody must have been refused before everybody is let go at once.
-	// It is longer than the pauses of a session between two attempts: whoever was
+	// It is longer than a session pauses between two attempts (4.8 s): whoever was
 	// sent away has had the time to ask again.
 	quiet = 5 * time.Second
 
 	downAfter = 5 * time.Second // failing for so long is worth an event
 
-	maxFailed    = 1024             // tokens remembered as tried; then all count as new again
-	maxBound     = time.Minute      // the longest that a Retry-After binds all tokens
-	agreeWithin  = 10 * time.Second // ... once so many tokens got one within this time
+	maxFailed = 1024 // tokens remembered as failed; then all count as new again
+
+	// A Retry-After of so many tokens within so long binds all, at most for so long.
 	agreedTokens = 3
+	agreeWithin  = 10 * time.Second
+	maxBound     = time.Minute
 )
 
 // ErrUnanswered is the failure of a call that has had no answer for 10 s.
@@ -91,13 +95,12 @@ const (
 	Failed
 )
 
-// Throttle decides whether a call may be sent now. Its fields are not changed
-// after first use. All methods are safe for concurrent use. Its memory is
-// bounded by the callers that wait and 1,024 tokens, whatever the number of
-// sessions.
+// Throttle decides whether a call may be sent now. A Throttle with a Clock is
+// ready to use; fields are not changed after first use. All methods are safe for
+// concurrent use. Its memory is bounded by the callers that wait and 1,024
+// tokens, whatever the number of sessions.
 type Throttle struct {
-	// Clock is required.
-	Clock Clock
+	Clock Clock // required
 
 	// OnChange, if not nil, is called when the endpoint is taken for down, and
 	// when it is back. It is taken for down once it has been failing for 5 s, so
@@ -107,33 +110,33 @@ type Throttle struct {
 	// called by the Acquire, Done or RetryAt that noticed, without locks held.
 	OnChange func(down bool, err error, held int)
 
-	mu      sync.Mutex
-	state   state
-	failed  map[uint64]struct{} // tokens whose last call failed
-	lastErr error
+	mu    sync.Mutex
+	state state
 
-	failedOnce  bool // since the last answer
-	firstFailed uint64
-	advice      []advice  // to the last different tokens since then
+	failed      map[uint64]struct{} // tokens whose last call failed
+	failedOnce  bool                // since the last answer
+	firstFailed uint64              // the first token that did
+	lastErr     error
+	advice      []advice  // to the last different tokens since the last answer
 	bound       time.Time // no token is sent before
 
 	running int
-	queue   list.List // of *waiter, while healthy
-	begun   list.List // of *Call: sent, unanswered and not yet overdue, oldest first
+	queue   list.List // of *waiter, unless failing
+	begun   list.List // of *Call: sent, unanswered and not overdue, oldest first
 
-	fresh   probe // the last one by a token not tried yet
-	retried probe // and by one that was
+	fresh   probe // the last one by a token that had not failed
+	retried probe // and by one that had
 
 	window time.Time // when the current one began
-	sent   int       // calls in it
-	limit  int       // and how many there may be unless healthy
+	sent   int       // calls let in since then
+	limit  int       // and how many may be, unless healthy
 
 	refusedAt    time.Time
 	failingSince time.Time
-	outage       int      // which one, of the calls to tell apart those sent before
+	outage       int      // counts the times it began to fail
 	down         bool     // as OnChange was told
-	held         int      // refused since then
-	changes      []func() // for unlock to call
+	held         int      // refused since OnChange was told
+	changes      []func() // for unlock to tell
 }
 
 type state int
@@ -172,7 +175,7 @@ func (w *waiter) settle(c *Call, err error) {
 type Call struct {
 	t       *Throttle
 	token   uint64
-	outage  int // the last one when it was let go
+	outage  int // Throttle.outage when it was let go
 	begunAt time.Time
 	entry   *list.Element // in begun
 	done    bool
@@ -182,9 +185,9 @@ type Call struct {
 func New(clock Clock) *Throttle { return &Throttle{Clock: clock} }
 
 // Acquire asks to send one call for token, an opaque id of what is sent; a call
-// in the background is one that nobody waits for. While the endpoint is healthy
-// Acquire waits until fewer than 256 calls run, in order: background calls are
-// not overtaken, since a request may come to wait for one.
+// in the background is one that nobody waits for. Acquire waits until fewer than
+// 256 calls run, in order: background calls are not overtaken, since a request
+// may come to wait for one. Every Call that it returns must end with Done.
 //
 // It returns the cause of ctx if that ends first. While the endpoint is failing
 // it never waits, and unless this call may be sent it returns the last failure
@@ -223,7 +226,7 @@ func (t *Throttle) ask(token uint64, background bool) (*Call, *waiter, error) {
 		return nil, nil, t.lastErr
 	}
 	t.sent++
-	if t.state == failing || t.running < maxRunning && t.queue.Len() == 0 {
+	if t.state == failing || t.running < maxRunning { // then nobody waits
 		return t.start(now, token), nil, nil
 	}
 	w := &waiter{token: token, ready: make(chan struct{})}
@@ -316,6 +319,7 @@ func (t *Throttle) unlock() {
 	}
 }
 
+// untilOverdue is how long it takes at least until a running call is overdue.
 func (t *Throttle) untilOverdue(now time.Time) time.Duration {
 	if oldest := t.begun.Front(); oldest != nil {
 		return oldest.Value.(*Call).begunAt.Add(unansweredAfter).Sub(now)
@@ -442,6 +446,7 @@ func (t *Throttle) endOpening(now time.Time) {
 	}
 }
 
+// fail takes in that a call for token failed, or has had no answer for too long.
 func (t *Throttle) fail(now time.Time, token uint64, err error) {
 	err = cmp.Or(err, errUnnamed)
 	t.lastErr = err
@@ -464,7 +469,7 @@ func (t *Throttle) fail(now time.Time, token uint64, err error) {
 	t.state, t.limit = failing, firstStep
 	t.failingSince = now
 	t.outage++
-	t.fresh, t.retried = probe{}, probe{} // the next one who asks
+	t.fresh, t.retried = probe{}, probe{} // the next who asks may be one at once
 	t.refused(now, t.queue.Len())
 	for t.queue.Len() > 0 {
 		t.queue.Remove(t.queue.Front()).(*waiter).settle(nil, err)
@@ -515,6 +520,7 @@ func (t *Throttle) report(down bool) {
 	}
 }
 
+// passed reports whether d has passed since then.
 func passed(now, then time.Time, d time.Duration) bool { return reached(now, then.Add(d), d) }
 
 // reached reports whether it is time. What is further away than it can have been

@@ -126,16 +126,16 @@ func TestHealthy(t *testing.T) {
 		}
 	})
 	bubble(t, "is not throttled by an answer that took 11 s", func(t *testing.T, th *Throttle) {
-		calls := []*Call{sends(t, th, 1), sends(t, th, 2)}
+		fails(t, th, 1)
+		call := sends(t, th, 2)
 		time.Sleep(11 * time.Second)
-		for _, call := range calls {
-			call.Done(Answered, nil, 0)
-		}
-		sends(t, th, 3)
-		sends(t, th, 4)
+		call.Done(Answered, nil, 0)
+		equal(t, "times it was failing", th.outage, 0)
 	})
 	bubble(t, "counts a call once, however often it is done", func(t *testing.T, th *Throttle) {
 		call := sends(t, th, 1)
+		call.Began()
+		equal(t, "begun once", th.begun.Len(), 1)
 		call.Done(Answered, nil, 0)
 		call.Done(Failed, errDown, 0)
 		call.Began()
@@ -177,6 +177,7 @@ func TestFailing(t *testing.T) {
 		calls[1].Done(Failed, errDown, 0)
 		synctest.Wait()
 		equal(t, "refused", refusals.Load(), 99) // the first failure made room for one
+		equal(t, "held back", th.held, 99)
 	})
 	bubble(t, "begins when two calls have had no answer for 10 s, which those who wait notice", func(t *testing.T, th *Throttle) {
 		fill(t, th)
@@ -205,7 +206,9 @@ func TestFailing(t *testing.T) {
 	bubble(t, "sends a probe every second by tokens that were tried", func(t *testing.T, th *Throttle) {
 		takeDown(t, th)
 		for range 10 {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second - time.Nanosecond)
+			refused(t, th, 1)
+			time.Sleep(time.Nanosecond)
 			fails(t, th, 1)
 			refused(t, th, 2)
 		}
@@ -336,7 +339,8 @@ func TestRetryAfter(t *testing.T) {
 		for range 3 {
 			sends(t, th, 1).Done(Failed, errDown, 20*time.Second)
 		}
-		sends(t, th, 2)
+		fails(t, th, 2)
+		sends(t, th, 3)
 	})
 	bubble(t, "of three tokens in more than 10 s binds nobody", func(t *testing.T, th *Throttle) {
 		for token := range uint64(20) {
@@ -349,6 +353,7 @@ func TestRetryAfter(t *testing.T) {
 			sends(t, th, token).Done(Failed, errDown, 20*time.Second)
 			answers(t, th, 1000)
 		}
+		takeDown(t, th) // the third is a probe
 	})
 	bubble(t, "is not revoked by an answer that was under way", func(t *testing.T, th *Throttle) {
 		call := sends(t, th, 1)
@@ -437,6 +442,15 @@ func TestOpening(t *testing.T) {
 		time.Sleep(time.Second / 2)
 		synctest.Wait()
 		equal(t, "let go", let.Load(), 600)
+		time.Sleep(time.Second)
+		for token := range uint64(600) {
+			go th.Acquire(context.Background(), token, false) // and none is done
+		}
+		synctest.Wait()
+		time.Sleep(time.Second)
+		refused(t, th, 1000)
+		th.fail(time.Now(), 1, errDown) // to end the bubble: who waits leaves
+		th.fail(time.Now(), 2, errDown)
 	})
 	bubble(t, "gives half of a step at most to refreshes ahead of time", func(t *testing.T, th *Throttle) {
 		open(t, th)
