@@ -455,10 +455,10 @@ func TestOnEvent(t *testing.T) {
 	} {
 		inBubble(t, "may delete a session that is over "+name, func(t *testing.T) {
 			k := newKept(t)
-			over := 0
+			var over atomic.Int32
 			k.OnEvent = func(_ context.Context, e walletauth.Event) {
 				if e.Type == walletauth.SessionOver {
-					over++
+					over.Add(1)
 					if err := walletauth.Delete(ten(t), k.Store, e.Key); err != nil {
 						t.Errorf("Delete: %v", err)
 					}
@@ -472,8 +472,8 @@ func TestOnEvent(t *testing.T) {
 			}
 			_, _ = k.get(t.Context())
 			time.Sleep(time.Second)
-			if over != 1 {
-				t.Errorf("%d events that it is over, want 1", over)
+			if n := over.Load(); n != 1 {
+				t.Errorf("%d events that it is over, want 1", n)
 			}
 			if err := k.fails(0); !errors.Is(err, walletauth.ErrNoSession) {
 				t.Errorf("%v, want ErrNoSession", err)
