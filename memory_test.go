@@ -71,10 +71,10 @@ func TestKeysThatFailedOnce(t *testing.T) {
 		keys      int
 	}{
 		"to refresh":                   {answer(&walletauth.RefreshError{StatusCode: 404}), 200, 5 * time.Minute, 100_000},
-		"to refresh, with Retry-After": {answer(&walletauth.RefreshError{StatusCode: 404, RetryAfter: time.Hour}), 200, 5 * time.Minute, 30_000},
-		"to refresh ahead of time":     {answer(&walletauth.RefreshError{StatusCode: 404}), 200, late, 30_000},
-		"by a 401 that was not mended": {answer(&walletauth.RefreshError{StatusCode: 404}), 401, time.Minute, 30_000},
-		"by an endpoint that refuses":  {&issuerOfAll{}, 401, time.Minute, 30_000},
+		"to refresh, with Retry-After": {answer(&walletauth.RefreshError{StatusCode: 404, RetryAfter: time.Hour}), 200, 5 * time.Minute, 20_000},
+		"to refresh ahead of time":     {answer(&walletauth.RefreshError{StatusCode: 404}), 200, late, 20_000},
+		"by a 401 that was not mended": {answer(&walletauth.RefreshError{StatusCode: 404}), 401, time.Minute, 20_000},
+		"by an endpoint that refuses":  {&issuerOfAll{}, 401, time.Minute, 20_000},
 	} {
 		inBubble(t, name+" use no memory a day later", func(t *testing.T) {
 			var warm atomic.Bool
