@@ -263,7 +263,8 @@ var callersRequests = map[string]func(t *testing.T, w *wire) *http.Request{
 		return req
 	},
 	"whose 401 stands": func(t *testing.T, w *wire) *http.Request {
-		w.RevokeSessions("user-1")
+		w.RevokeAccess("user-1")
+		w.FailRefresh(1, walletauthtest.Fault{Status: 404})
 		return w.newRequest(t, "GET", "/wallets", nil)
 	},
 	"to a public endpoint": func(t *testing.T, w *wire) *http.Request {
