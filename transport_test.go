@@ -67,6 +67,7 @@ func connect(t *testing.T, srv *walletauthtest.Server) *wire {
 	w.session = w.login(t, "", "user-1")
 	w.transport = &walletauth.Transport{Store: w.store, BaseURL: srv.URL, Base: srv.Client().Transport}
 	w.client = &http.Client{Transport: w.transport}
+	t.Cleanup(func() { _ = w.transport.Shutdown(context.Background()) }) // a refresh may still be retried
 	return w
 }
 
