@@ -187,6 +187,21 @@ func truncate(s string) string {
 	return strings.ToValidUTF8(s[:maxMessage-3], "") + "..."
 }
 
+// wrapError puts prefix before the text of err, which it wraps. It leaves out the
+// package's name of an error of this package, which prefix has already.
+func wrapError(prefix string, err error) error {
+	return &wrappedError{prefix + strings.TrimPrefix(err.Error(), "walletauth: "), err}
+}
+
+type wrappedError struct {
+	text string
+	err  error
+}
+
+func (e *wrappedError) Error() string { return e.text }
+
+func (e *wrappedError) Unwrap() error { return e.err }
+
 // storeError returns what a store's error is to its caller: [ErrNoSession] and
 // the errors of ctx as they are, everything else as a [StoreError].
 func storeError(ctx context.Context, op string, err error) error {

@@ -48,6 +48,7 @@ type outcome struct {
 	refreshed   bool         // credentials come from the server, not from the store
 	heldBack    bool         // not sent because the endpoint is down
 	superseded  bool         // a login or logout came meanwhile
+	loggedOut   bool         // ... in another process: credentials serve those who wait and nobody else
 }
 
 // run refreshes, and returns when OnEvent has returned from the last event.
@@ -56,6 +57,7 @@ func (c *refreshConfig) run(ctx context.Context, call *call) outcome {
 	r.events = newEventQueue(r.ctx, c.onEvent)
 	o := r.refreshWithRetry()
 	if errors.Is(o.err, ErrSessionExpired) && o.session != nil {
+		call.setFailing() // who has a valid token need not wait for what follows
 		o = r.recheckStore(o)
 	}
 	o.superseded = !r.finish(o)
@@ -79,7 +81,10 @@ func (r *refresh) refreshWithRetry() outcome {
 		select {
 		case <-r.clock.After(retryAt.Sub(r.clock.Now())):
 		case <-r.work.closing:
-			return o
+			if neverSent(o.err) {
+				return o
+			}
+			<-r.clock.After(retryAt.Sub(r.clock.Now())) // the server may have answered what got lost
 		}
 	}
 }
@@ -111,7 +116,7 @@ func (r *refresh) attempt() (o outcome) {
 	defer locked.cancel()
 	watch := r.watchStore(locked)
 	emit := func(_ context.Context, e Event) { r.emit(e) }
-	err = r.store.update(locked, r.key, emit, func(ctx context.Context, current *Session) (*Session, error) {
+	stored, err := r.store.update(locked, r.key, emit, func(ctx context.Context, current *Session) (*Session, error) {
 		if !watch.end() {
 			return current, nil
 		}
@@ -127,7 +132,21 @@ func (r *refresh) attempt() (o outcome) {
 		return r.notLocked(err, watch)
 	}
 	r.states.peek(r.key, func(st *keyState) { st.lockRetryAt = time.Time{} })
+	if err == nil && o.refreshed && !sameTokens(stored, o.credentials.session) {
+		return r.replaced(o, stored)
+	}
 	return o
+}
+
+// replaced is the outcome of a refresh in whose place the store has kept stored,
+// a login or logout that came meanwhile.
+func (r *refresh) replaced(o outcome, stored *Session) outcome {
+	if stored == nil {
+		o.loggedOut = true
+		return o
+	}
+	c, err := r.states.credentialsOf(r.key, stored, r.project)
+	return outcome{credentials: c, err: err}
 }
 
 // refreshLocked is what happens under the lock. The session is looked at again,
@@ -139,8 +158,8 @@ func (r *refresh) refreshLocked(ctx context.Context, current *Session, permit *t
 	if c := r.adoptable(current); c != nil {
 		return outcome{credentials: c}
 	}
-	if err, _ := r.states.lookup(r.key).expiredError(current); err != nil {
-		return outcome{err: err}
+	if err := r.states.refusedError(r.key, current); err != nil {
+		return outcome{err: err, session: current}
 	}
 	if current.RefreshToken == "" {
 		err := &RefreshError{Err: fmt.Errorf("the stored session has no refresh token: %w", ErrSessionExpired)}
@@ -151,6 +170,9 @@ func (r *refresh) refreshLocked(ctx context.Context, current *Session, permit *t
 	}
 	permit.Began()
 	c, err := r.send(current)
+	if errors.Is(err, ErrSessionExpired) {
+		r.states.setRefused(r.key, current, err)
+	}
 	return outcome{credentials: c, err: err, session: current, sent: true, refreshed: err == nil}
 }
 
@@ -254,13 +276,21 @@ func (r *refresh) recheckStore(o outcome) outcome {
 // a login or logout came meanwhile.
 func (r *refresh) finish(o outcome) (current bool) {
 	switch {
+	case o.loggedOut:
+		r.states.forget(r.key, r.generation)
+		return true
 	case o.err == nil:
-		r.states.with(r.key, func(st *keyState) { st.cooldown, st.lastError = cooldown{}, nil })
+		r.states.with(r.key, func(st *keyState) {
+			if st.cooldown = (cooldown{}); st.pending.Load() == nil {
+				st.lastError = nil
+			}
+		})
 		current = r.states.remember(r.key, r.generation, o.credentials)
 		if !o.refreshed {
 			r.emit(newEvent(SessionAdopted, r.key, o.credentials.session, nil))
 		}
 	case errors.Is(o.err, ErrSessionExpired):
+		r.states.with(r.key, func(st *keyState) { st.lastError = o.err })
 		if o.session != nil && r.states.setExpired(r.key, o.session, r.why == Rejected && o.session.AccessToken == r.stale.AccessToken, o.err) {
 			r.emit(newEvent(SessionOver, r.key, o.session, o.err))
 		}

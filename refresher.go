@@ -176,6 +176,13 @@ func transientStatus(status int) bool {
 	return status == 0 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
 }
 
+// neverSent reports whether err shows that no connection was to be had, so that
+// the server cannot have acted.
+func neverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
 // transient reports whether trying again at once may help.
 func transient(err error) bool {
 	var refused *RefreshError

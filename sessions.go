@@ -173,9 +173,12 @@ func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (
 	}
 	next := o.credentials
 	if o.superseded {
-		var err error
-		if next, err = m.load(ctx, c.key); err != nil {
+		latest, err := m.load(ctx, c.key)
+		if err != nil {
 			return nil, err
+		}
+		if latest.session.UserID == c.stale.UserID {
+			next = latest
 		}
 	}
 	if next.session.UserID != c.stale.UserID {

@@ -12,7 +12,7 @@ import (
 func (m *sessions) shutdown(ctx context.Context) error {
 	m.work.close()
 	if !m.work.wait(ctx) {
-		return fmt.Errorf("walletauth: Shutdown ended before a refresh or save that is in progress: %w", ctx.Err())
+		return fmt.Errorf("walletauth: Shutdown ended before a refresh or save that is under way: %w", ctx.Err())
 	}
 	return m.store.flushAll(ctx)
 }
@@ -28,7 +28,7 @@ func (p *pendingStore) flushAll(ctx context.Context) error {
 			return nil
 		}
 		if !sleep(timed, p.clock, backoff(failures, 100*time.Millisecond, 10*time.Second)) {
-			return fmt.Errorf("walletauth: sessions that could not be stored: %d, the last because: %w", left, err)
+			return wrapError(fmt.Sprintf("walletauth: sessions that could not be stored: %d, the last because: ", left), err)
 		}
 	}
 }

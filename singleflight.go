@@ -27,9 +27,10 @@ type call struct {
 	ended   chan struct{}
 	outcome outcome // read it after ended
 
-	failedAt time.Time // of the first failure; used by the refresh alone
-	giveUp   func()    // closes gaveUp
-	lastErr  atomic.Pointer[error]
+	failedAt   time.Time // of the first failure; used by the refresh alone
+	giveUp     func()    // closes gaveUp
+	setFailing func()    // closes failing
+	lastErr    atomic.Pointer[error]
 }
 
 func newCall(key string, stale *Session, why Reason, background bool, generation uint64) *call {
@@ -38,6 +39,7 @@ func newCall(key string, stale *Session, why Reason, background bool, generation
 		failing: make(chan struct{}), gaveUp: make(chan struct{}), ended: make(chan struct{}),
 	}
 	c.giveUp = sync.OnceFunc(func() { close(c.gaveUp) })
+	c.setFailing = sync.OnceFunc(func() { close(c.failing) })
 	return c
 }
 
@@ -104,7 +106,7 @@ func (c *call) fail(err error, retryAt time.Time, clock Clock) {
 	c.lastErr.Store(&err)
 	if c.failedAt.IsZero() {
 		c.failedAt = clock.Now()
-		close(c.failing)
+		c.setFailing()
 		leave := clock.After(maxWaitAfterFailure)
 		go func() {
 			select {
