@@ -7,13 +7,28 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/walletauth/walletauth/internal/api"
 )
 
-// captureLogin saves the session that resp carries before the caller sees it.
-func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.Response, error) {
-	if resp.StatusCode/100 != 2 {
+// captureSession saves what a login's answer carries before the caller sees it,
+// and deletes the session s that a logout has ended.
+func (t *Transport) captureSession(kind api.Kind, req *http.Request, resp *http.Response, s *Session) (*http.Response, error) {
+	switch {
+	case resp.StatusCode/100 != 2:
 		return resp, nil
+	case kind == api.Login:
+		return t.captureLogin(req, resp)
+	case kind == api.Logout:
+		// Another session that is stored by now stays. A refresh behind the logout
+		// may have changed the token and even the id, but not whose login it was and
+		// when.
+		return t.capture(req, resp, &pendingWrite{login: s}, nil)
 	}
+	return resp, nil
+}
+
+func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.Response, error) {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
 	resp.Body = &prefixedBody{prefix: data, err: err, ReadCloser: resp.Body}
 	s := readLogin(resp.Header, data)
@@ -70,16 +85,6 @@ func unzip(packed []byte) []byte {
 		return nil
 	}
 	return data
-}
-
-// captureLogout deletes the session that resp confirms the end of, unless
-// another one is stored by now. A refresh behind the logout may have changed
-// the token and even the id, but not whose login it was and when.
-func (t *Transport) captureLogout(req *http.Request, resp *http.Response, out *Session) (*http.Response, error) {
-	if resp.StatusCode/100 != 2 {
-		return resp, nil
-	}
-	return t.capture(req, resp, &pendingWrite{login: out}, nil)
 }
 
 // capture stores w and then returns resp. A caller that leaves meanwhile gets

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/walletauth/walletauth/internal/policy"
 )
 
 // keyState is all that a Transport remembers of one key.
@@ -23,9 +25,9 @@ type keyState struct {
 	// Guarded by keyStates.mu.
 	calls       map[string]*call // refreshes in progress, by stale access token
 	group       singleflight.Group
-	cooldown    cooldown
+	cooldown    policy.Cooldown
 	lockRetryAt time.Time // the store gave no exclusion: no background refresh before
-	rejections  rejections
+	rejections  policy.Rejections
 	lastError   error // of the last refresh or save
 	flushing    bool  // what is pending is being stored in the background
 }
@@ -283,5 +285,5 @@ func (m *keyStates) sweep(now time.Time) {
 // effect.
 func (st *keyState) idle(now time.Time) bool {
 	return len(st.calls) == 0 && st.pending.Load() == nil &&
-		now.After(st.cooldown.until.Add(cooldownMemory)) && now.After(st.lockRetryAt) && st.rejections.over(now)
+		now.After(st.cooldown.Until().Add(policy.CooldownMemory)) && now.After(st.lockRetryAt) && st.rejections.Over(now)
 }

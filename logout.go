@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/api"
+	"github.com/walletauth/walletauth/internal/timeout"
 )
 
 // logoutTimeout bounds each of the two steps of a logout: storing it, and telling
@@ -62,8 +65,8 @@ func (m *sessions) logout(ctx context.Context, key string, c *credentials) (last
 			running = append(running, call)
 		}
 	})
-	timed := withTimeout(ctx, m.clock, logoutTimeout)
-	defer timed.cancel()
+	timed := timeout.New(ctx, m.clock, logoutTimeout)
+	defer timed.Cancel()
 	err = storeError(ctx, "update", m.store.write(timed, key, w, nil, false))
 	for _, call := range running {
 		select {
@@ -82,9 +85,9 @@ func (t *Transport) tellLogout(ctx context.Context, key string, c *credentials) 
 	if err, _ := t.sessions.states.lookup(key).expiredError(c.session); err != nil {
 		return nil
 	}
-	timed := withTimeout(ctx, t.sessions.clock, logoutTimeout)
-	defer timed.cancel()
-	req, err := http.NewRequestWithContext(timed, http.MethodPost, t.origin.url(logoutPath), nil)
+	timed := timeout.New(ctx, t.sessions.clock, logoutTimeout)
+	defer timed.Cancel()
+	req, err := http.NewRequestWithContext(timed, http.MethodPost, t.origin.URL(api.LogoutPath), nil)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func TestKeysThatFailedOnce(t *testing.T) {
 		age       time.Duration // of the sessions
 		keys      int
 	}{
-		"to refresh":                   {answer(&walletauth.RefreshError{StatusCode: 404}), 200, 5 * time.Minute, 100_000},
+		"to refresh":                   {answer(&walletauth.RefreshError{StatusCode: 404}), 200, 5 * time.Minute, 20_000},
 		"to refresh, with Retry-After": {answer(&walletauth.RefreshError{StatusCode: 404, RetryAfter: time.Hour}), 200, 5 * time.Minute, 20_000},
 		"to refresh ahead of time":     {answer(&walletauth.RefreshError{StatusCode: 404}), 200, late, 20_000},
 		"by a 401 that was not mended": {answer(&walletauth.RefreshError{StatusCode: 404}), 401, time.Minute, 20_000},

@@ -8,8 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/walletauth/walletauth/internal/guard"
+	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
 	"github.com/walletauth/walletauth/internal/throttle"
+	"github.com/walletauth/walletauth/internal/timeout"
 )
 
 // refreshConfig is what all refreshes of a Transport share.
@@ -20,7 +23,7 @@ type refreshConfig struct {
 	states    *keyStates
 	clock     Clock
 	server    *serverclock.Clock
-	lifetimes *lifetimes
+	lifetimes *policy.Lifetimes
 	timeout   time.Duration // Transport.RefreshTimeout
 	project   string        // Transport.ProjectID
 	process   uint64        // tells this Transport from others that share the sessions
@@ -94,34 +97,34 @@ func (r *refresh) refreshWithRetry() outcome {
 // panic is a bug and no overload, and what was not sent says nothing about the
 // server.
 func (r *refresh) coolDown(o outcome) (until time.Time) {
-	var panicked *panicError
+	var panicked *guard.Error
 	if o.err == nil || !o.sent || errors.Is(o.err, ErrSessionExpired) || errors.As(o.err, &panicked) {
 		return until
 	}
 	r.states.with(r.key, func(st *keyState) {
 		st.lastError = o.err
-		until = st.cooldown.fail(o.session.RefreshToken, o.err, r.clock.Now(), r.process)
+		until = st.cooldown.Fail(o.session.RefreshToken, o.err, transient(o.err), retryAfterOf(o.err), r.clock.Now(), r.process)
 	})
 	return until
 }
 
 // attempt sends the refresh once, under the store's lock, if it is still needed.
 func (r *refresh) attempt() (o outcome) {
-	permit, err := r.throttle.Acquire(r.ctx, hash(r.stale.RefreshToken, 0), r.background)
+	permit, err := r.throttle.Acquire(r.ctx, policy.Hash(r.stale.RefreshToken, 0), r.background)
 	if err != nil {
 		return outcome{err: err, heldBack: true}
 	}
 	defer func() { permit.Done(endpointOutcome(o), o.err, retryAfterOf(o.err)) }()
-	locked := withTimeout(r.ctx, r.clock, r.timeout)
-	defer locked.cancel()
+	locked := timeout.New(r.ctx, r.clock, r.timeout)
+	defer locked.Cancel()
 	watch := r.watchStore(locked)
 	emit := func(_ context.Context, e Event) { r.emit(e) }
 	stored, err := r.store.update(locked, r.key, emit, func(ctx context.Context, current *Session) (*Session, error) {
 		if !watch.end() {
 			return current, nil
 		}
-		locked.stop()
-		defer locked.start(r.timeout) // for saving
+		locked.Stop()
+		defer locked.Start(r.timeout) // for saving
 		o = r.refreshLocked(ctx, current, permit)
 		if o.refreshed {
 			return o.credentials.session, nil
@@ -204,10 +207,10 @@ func (r *refresh) send(s *Session) (*credentials, error) {
 		r.emit(newEvent(RefreshBegan, r.key, s, nil))
 	}
 	r.attempts++
-	timed := withTimeout(r.ctx, r.clock, r.timeout)
-	defer timed.cancel()
+	timed := timeout.New(r.ctx, r.clock, r.timeout)
+	defer timed.Cancel()
 	var reply *Session
-	err := guard("Refresher.Refresh", func() (err error) {
+	err := guard.Call("Refresher.Refresh", func() (err error) {
 		reply, err = r.refresher.Refresh(timed, s)
 		return err
 	})
@@ -233,7 +236,7 @@ func (r *refresh) send(s *Session) (*credentials, error) {
 // as the last one lived.
 func (r *refresh) accept(s, reply *Session) (*credentials, error) {
 	received := r.server.LocalNow()
-	known := r.lifetimes.known()
+	known := r.lifetimes.Known()
 	lifetime := max(known, time.Minute)
 	next, err := completed(reply, s, r.server.At(received).Add(lifetime))
 	if err != nil {
@@ -247,7 +250,7 @@ func (r *refresh) accept(s, reply *Session) (*credentials, error) {
 		c.trusted = time.Minute
 	}
 	if r.server.ObserveIssued(next.AccessTokenExpiresAt, received, lifetime) {
-		r.lifetimes.measure(next.AccessTokenExpiresAt.Sub(r.server.At(received)))
+		r.lifetimes.Measure(next.AccessTokenExpiresAt.Sub(r.server.At(received)))
 	} else {
 		c.expiry = received.Add(lifetime)
 	}
@@ -281,7 +284,7 @@ func (r *refresh) finish(o outcome) (current bool) {
 		return true
 	case o.err == nil:
 		r.states.with(r.key, func(st *keyState) {
-			if st.cooldown = (cooldown{}); st.pending.Load() == nil {
+			if st.cooldown = (policy.Cooldown{}); st.pending.Load() == nil {
 				st.lastError = nil
 			}
 		})
@@ -344,7 +347,7 @@ func (w *storeWatch) end() bool { return w.ended.CompareAndSwap(false, true) }
 
 // watchStore ends locked, and with it the wait for the lock, once the store has a
 // newer session. It pauses 20 times as long as a look takes.
-func (r *refresh) watchStore(locked *timeoutContext) *storeWatch {
+func (r *refresh) watchStore(locked *timeout.Context) *storeWatch {
 	w := &storeWatch{}
 	go func() {
 		pause := 5 * time.Millisecond
@@ -357,7 +360,7 @@ func (r *refresh) watchStore(locked *timeoutContext) *storeWatch {
 			}
 			if c := r.adoptable(s); c != nil && w.end() {
 				w.found.Store(c)
-				locked.cancel()
+				locked.Cancel()
 			}
 		}
 	}()

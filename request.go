@@ -5,10 +5,13 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/walletauth/walletauth/internal/api"
 	"github.com/walletauth/walletauth/internal/body"
+	"github.com/walletauth/walletauth/internal/policy"
 )
 
 // closeBody closes the body of a request that is not sent, as a RoundTripper
@@ -20,10 +23,10 @@ func closeBody(req *http.Request, err error) error {
 	return err
 }
 
-// passThrough sends a request that gets no token: to another host, or led there
-// by one.
+// passThrough sends a request that gets no token: to another host, or led to the
+// API by one.
 func (t *Transport) passThrough(req *http.Request) (*http.Response, error) {
-	if err := t.origin.wrongNetwork(req.URL); err != nil {
+	if err := t.origin.WrongNetwork(req.URL); err != nil {
 		if _, caller := copyHeader(req.Header); !caller.authorization {
 			return nil, closeBody(req, err)
 		}
@@ -31,25 +34,11 @@ func (t *Transport) passThrough(req *http.Request) (*http.Response, error) {
 	return t.send(req, req)
 }
 
-// sendWithCallerAuth sends a request whose caller brought an Authorization: only
-// the project is added.
-func (t *Transport) sendWithCallerAuth(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
-	_, token, _ := strings.Cut(header.Get(authHeader), " ")
-	resp, err := t.sendPublic(req, header, caller)
-	if err == nil && t.CaptureLogin && t.origin.isLogout(req) {
-		return t.captureLogout(req, resp, &Session{AccessToken: token})
-	}
-	return resp, err
-}
-
-// sendPublic sends a request that takes no token of ours.
-func (t *Transport) sendPublic(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
+// sendWithoutSession sends a request that takes no token of ours: only the
+// project is added.
+func (t *Transport) sendWithoutSession(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
 	t.addProject(req, header, caller)
-	resp, err := t.send(req, cloneRequest(req, header, req.Body))
-	if err == nil && t.CaptureLogin && t.origin.isLogin(req) {
-		return t.captureLogin(req, resp)
-	}
-	return resp, err
+	return t.send(req, cloneRequest(req, header, req.Body))
 }
 
 // addProject adds the project where no session is needed. It asks the store
@@ -81,12 +70,12 @@ type exchange struct {
 }
 
 // sendWithSession sends a request with the token of its session, and again after
-// a 401.
-func (t *Transport) sendWithSession(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
+// a 401. It returns the session that was used last.
+func (t *Transport) sendWithSession(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, *Session, error) {
 	x := &exchange{req: req, header: header, caller: caller, key: t.key(req), sent: t.sessions.server.LocalNow()}
 	var err error
 	if x.credentials, err = t.sessions.valid(req.Context(), x.key, x.sent); err != nil {
-		return nil, closeBody(req, err)
+		return nil, nil, closeBody(req, err)
 	}
 	t.authorize(x)
 	out := cloneRequest(req, x.header, req.Body)
@@ -101,10 +90,7 @@ func (t *Transport) sendWithSession(req *http.Request, header http.Header, calle
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		resp, err = t.retryUnauthorized(x, resp)
 	}
-	if err == nil && t.CaptureLogin && t.origin.isLogout(req) {
-		return t.captureLogout(req, resp, x.credentials.session)
-	}
-	return resp, redactError(err, x.credentials.session)
+	return resp, x.credentials.session, redactError(err, x.credentials.session)
 }
 
 // cloneRequest is the copy of req that the base transport gets.
@@ -155,7 +141,7 @@ func (t *Transport) authorize(x *exchange) {
 // the request went out with and sends the request again, once. If there is none
 // the 401 is returned as it came, or the error that the session is over.
 func (t *Transport) retryUnauthorized(x *exchange, resp *http.Response) (*http.Response, error) {
-	ctx, target := x.req.Context(), target{method(x.req), x.req.URL.Path}
+	ctx, target := x.req.Context(), policy.Target{api.Method(x.req), x.req.URL.Path}
 	t.sessions.server.ObserveDate(resp.Header, x.sent)
 	resp = body.ReadAhead(resp) // the connection may be needed for the refresh
 	next, err := t.sessions.afterUnauthorized(ctx, x.key, target, x.credentials)
@@ -199,4 +185,76 @@ func (t *Transport) rewind(x *exchange, next *credentials) (out *http.Request, o
 	t.authorize(x)
 	out.Header = x.header
 	return out, true
+}
+
+const (
+	projectHeader = "X-Walletkit-Project-Id" // in the canonical form of net/http
+	sourceHeader  = "X-Walletkit-Token-Source"
+	authHeader    = "Authorization"
+)
+
+// callerHeaders are those of the three that the caller has set.
+type callerHeaders struct{ authorization, project, source bool }
+
+// copyHeader copies h with room for our three fields. A field that stands in
+// the map in another case than net/http's, put there past Header.Set, is the
+// same field and comes out in the usual case; one without a value counts as
+// not set.
+func copyHeader(h http.Header) (out http.Header, caller callerHeaders) {
+	out = make(http.Header, len(h)+missing(h))
+	for name, values := range h {
+		if ours := caller.find(name); ours != "" {
+			if !hasValue(values) || name != ours && out[ours] != nil {
+				continue
+			}
+			caller.set(ours)
+			name = ours
+		}
+		out[name] = values
+	}
+	return out, caller
+}
+
+// missing counts our fields that h lacks, where it matters: up to eight fields
+// fit into the smallest map there is, which saves two allocations.
+func missing(h http.Header) int {
+	n := 3
+	if len(h) <= 5 {
+		return n
+	}
+	for _, name := range [...]string{authHeader, projectHeader, sourceHeader} {
+		if _, ok := h[name]; ok {
+			n--
+		}
+	}
+	return n
+}
+
+// find returns the canonical name if name is one of our three.
+func (callerHeaders) find(name string) string {
+	switch {
+	case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
+		return authHeader
+	case len(name) == len(projectHeader) && strings.EqualFold(name, projectHeader):
+		return projectHeader
+	case len(name) == len(sourceHeader) && strings.EqualFold(name, sourceHeader):
+		return sourceHeader
+	default:
+		return ""
+	}
+}
+
+func (c *callerHeaders) set(name string) {
+	switch name {
+	case authHeader:
+		c.authorization = true
+	case projectHeader:
+		c.project = true
+	case sourceHeader:
+		c.source = true
+	}
+}
+
+func hasValue(values []string) bool {
+	return slices.ContainsFunc(values, func(v string) bool { return v != "" })
 }

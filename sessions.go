@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
 )
 
@@ -17,7 +18,7 @@ type sessions struct {
 	refreshes *refreshConfig
 	clock     Clock
 	server    *serverclock.Clock
-	lifetimes *lifetimes
+	lifetimes *policy.Lifetimes
 	before    time.Duration // Transport.RefreshBefore
 	project   string        // Transport.ProjectID
 	work      *work
@@ -39,24 +40,24 @@ func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*cre
 		}
 		return c, nil // the access token serves until it expires or meets a 401
 	}
-	switch w := m.windows(c.session, local); w.state(left) {
-	case fresh:
+	switch w := m.windows(c.session, local); w.State(left) {
+	case policy.Fresh:
 		return c, nil
-	case early:
-		if left <= w.due(spread(c.session, m.refreshes.process)) {
+	case policy.Early:
+		if left <= w.Due(policy.Spread(c.session.ID, c.session.AccessToken, m.refreshes.process)) {
 			_, _, _ = m.join(ctx, key, c.session, Expiring, true) // why it may not begin concerns those who wait
 		}
 		return c, nil
-	case late:
+	case policy.Late:
 		return m.refreshOrUseCurrent(ctx, key, c)
 	default:
 		return m.refresh(ctx, key, c.session, Expired)
 	}
 }
 
-func (m *sessions) windows(s *Session, local time.Time) windows {
-	m.lifetimes.observe(s, m.server.At(local))
-	return m.lifetimes.windows(m.before)
+func (m *sessions) windows(s *Session, local time.Time) policy.Windows {
+	m.lifetimes.Observe(s.AccessTokenExpiresAt, s.CreatedAt, m.server.At(local))
+	return m.lifetimes.Windows(m.before)
 }
 
 func (m *sessions) isValid(c *credentials) bool { return c.left(m.server.LocalNow(), m.server) > 0 }
@@ -138,7 +139,7 @@ func (m *sessions) refreshOrUseCurrent(ctx context.Context, key string, c *crede
 // is too late for c already: only a new token will do then.
 func (m *sessions) latestDeparture(ctx context.Context, c *credentials) <-chan time.Time {
 	local := m.server.LocalNow()
-	wait := m.windows(c.session, local).waitAtMost(c.left(local, m.server))
+	wait := m.windows(c.session, local).WaitAtMost(c.left(local, m.server))
 	if wait <= 0 {
 		return nil
 	}
@@ -193,7 +194,7 @@ func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (
 //
 // The 401 is compared with the session as it is now first: a refresh may have
 // come between.
-func (m *sessions) afterUnauthorized(ctx context.Context, key string, t target, rejected *credentials) (*credentials, error) {
+func (m *sessions) afterUnauthorized(ctx context.Context, key string, t policy.Target, rejected *credentials) (*credentials, error) {
 	next, err := m.renew(ctx, key, t, rejected.session)
 	switch {
 	case err == nil && next.session.UserID == rejected.session.UserID:
@@ -207,7 +208,7 @@ func (m *sessions) afterUnauthorized(ctx context.Context, key string, t target, 
 }
 
 // renew returns a session newer than rejected, which t refused.
-func (m *sessions) renew(ctx context.Context, key string, t target, rejected *Session) (*credentials, error) {
+func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejected *Session) (*credentials, error) {
 	now, err := m.load(ctx, key)
 	if errors.Is(err, ErrNoSession) {
 		return nil, err
@@ -229,21 +230,21 @@ func (m *sessions) renew(ctx context.Context, key string, t target, rejected *Se
 	return next, m.noteRefresh(key, t, rejected, next.session)
 }
 
-func (m *sessions) allowsRefresh(key string, t target, rejected *Session) (allowed bool) {
+func (m *sessions) allowsRefresh(key string, t policy.Target, rejected *Session) (allowed bool) {
 	m.states.with(key, func(st *keyState) {
-		allowed = st.rejections.allows(t, rejected.AccessToken, m.clock.Now())
+		allowed = st.rejections.Allows(t, rejected.AccessToken, m.clock.Now())
 	})
 	return allowed
 }
 
 // noteRefresh notes that a 401 of t led from rejected to next. The error is that
 // it is the same token, which t refuses.
-func (m *sessions) noteRefresh(key string, t target, rejected, next *Session) (err error) {
+func (m *sessions) noteRefresh(key string, t policy.Target, rejected, next *Session) (err error) {
 	same := next.AccessToken == rejected.AccessToken
 	m.states.with(key, func(st *keyState) {
-		st.rejections.refreshed(next.AccessToken, same, m.clock.Now())
+		st.rejections.Refreshed(next.AccessToken, same, m.clock.Now())
 		if same {
-			st.rejections.refused(t, m.clock.Now())
+			st.rejections.Refused(t, m.clock.Now())
 			err = errRejected
 		}
 	})
@@ -251,12 +252,12 @@ func (m *sessions) noteRefresh(key string, t target, rejected, next *Session) (e
 }
 
 // noteReplay notes how t answered the request that was sent again.
-func (m *sessions) noteReplay(key string, t target, accessToken string, accepted bool) {
+func (m *sessions) noteReplay(key string, t policy.Target, accessToken string, accepted bool) {
 	m.states.with(key, func(st *keyState) {
 		if accepted {
-			st.rejections.accepted(t, accessToken)
+			st.rejections.Accepted(t, accessToken)
 		} else {
-			st.rejections.refused(t, m.clock.Now())
+			st.rejections.Refused(t, m.clock.Now())
 		}
 	})
 }

@@ -76,7 +76,7 @@ func (m *sessions) join(ctx context.Context, key string, stale *Session, why Rea
 // it. m.states.mu is held.
 func (m *sessions) mayBegin(st *keyState, stale *Session, background bool) error {
 	now := m.clock.Now()
-	if err := st.cooldown.active(stale.RefreshToken, now); err != nil {
+	if err := st.cooldown.Active(stale.RefreshToken, now); err != nil {
 		return err
 	}
 	if background && now.Before(st.lockRetryAt) {
