@@ -141,7 +141,7 @@ func (t *Transport) authorize(x *exchange) {
 // the request went out with and sends the request again, once. If there is none
 // the 401 is returned as it came, or the error that the session is over.
 func (t *Transport) retryUnauthorized(x *exchange, resp *http.Response) (*http.Response, error) {
-	ctx, target := x.req.Context(), policy.Target{api.Method(x.req), x.req.URL.Path}
+	ctx, target := x.req.Context(), policy.Target{Method: api.Method(x.req), Path: x.req.URL.Path}
 	t.sessions.server.ObserveDate(resp.Header, x.sent)
 	resp = body.ReadAhead(resp) // the connection may be needed for the refresh
 	next, err := t.sessions.afterUnauthorized(ctx, x.key, target, x.credentials)
