@@ -14,8 +14,8 @@ type Codec interface {
 	// not change s. An error leaves the stored session as it is.
 	Encode(key string, s *Session) ([]byte, error)
 	// Decode is the reverse, and returns a new Session. What it cannot read is
-	// an error and never ErrNoSession, which would log the user out. No error
-	// may quote a token.
+	// an error that wraps ErrUnreadable, and never ErrNoSession, which would log
+	// the user out. No error may quote a token.
 	Decode(key string, data []byte) (*Session, error)
 }
 
@@ -43,11 +43,19 @@ func (JSONCodec) Encode(_ string, s *Session) ([]byte, error) {
 
 // Decode reads what Encode wrote, or the reply to a login; members that it does
 // not know are ignored. It refuses data that is not JSON or not a complete
-// session with an error that names the field and quotes nothing of the data.
+// session with an error that wraps [ErrUnreadable], names the field and quotes
+// nothing of the data.
 func (JSONCodec) Decode(_ string, data []byte) (*Session, error) {
 	s, err := decodeSession(data)
 	if err != nil {
-		return nil, fmt.Errorf("walletauth: decode session: %w", err)
+		return nil, unreadable{fmt.Errorf("walletauth: decode session: %w", err)}
 	}
 	return s, nil
 }
+
+// unreadable is an error that is ErrUnreadable too, without saying so twice.
+type unreadable struct{ error }
+
+func (e unreadable) Is(target error) bool { return target == ErrUnreadable }
+
+func (e unreadable) Unwrap() error { return e.error }
