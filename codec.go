@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Codec is how a store writes a session down. Stores that live outside of the
-// process take one and use [JSONCodec] where it is nil.
+// Codec is how a store writes a session down. Stores outside of the process take
+// one and use [JSONCodec] if it is nil.
 //
 // Implementations must be safe for concurrent use.
 type Codec interface {
@@ -21,8 +21,7 @@ type Codec interface {
 
 // JSONCodec writes a session as the API's own JSON, the tokens in clear, times
 // as RFC 3339 has them. The key is not used. It is the default of every store
-// that takes a [Codec]. The zero value is all there is, and is safe for
-// concurrent use.
+// that takes a [Codec]. It has no options and is safe for concurrent use.
 type JSONCodec struct{}
 
 var _ Codec = JSONCodec{}
