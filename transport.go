@@ -6,7 +6,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -158,22 +157,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if kind == api.Outside {
 		return t.passThrough(req)
 	}
-	resp, s, err := t.roundTrip(req, kind)
+	resp, s, err := t.sendToAPI(req, kind)
 	if err != nil || !t.CaptureLogin {
 		return resp, err
 	}
 	return t.captureSession(kind, req, resp, s)
-}
-
-// roundTrip sends a request to the API. It returns the session that was used.
-func (t *Transport) roundTrip(req *http.Request, kind api.Kind) (*http.Response, *Session, error) {
-	header, caller := copyHeader(req.Header)
-	if !caller.authorization && (kind == api.WithSession || kind == api.Logout) {
-		return t.sendWithSession(req, header, caller)
-	}
-	_, token, _ := strings.Cut(header.Get(authHeader), " ")
-	resp, err := t.sendWithoutSession(req, header, caller)
-	return resp, &Session{AccessToken: token}, err
 }
 
 // CloseIdleConnections closes the idle connections of Base, or of
