@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +28,38 @@ func newServer(t *testing.T, http2 bool, handler http.HandlerFunc) *httptest.Ser
 	}
 	t.Cleanup(srv.Close)
 	return srv
+}
+
+// newPipeServer speaks HTTP/1.1 over connections that buffer nothing.
+func newPipeServer(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+	srv := httptest.NewUnstartedServer(handler)
+	conns := make(chan net.Conn)
+	srv.Listener = pipeListener{srv.Listener, conns}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	srv.Client().Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		conns <- server
+		return client, nil
+	}
+	return srv
+}
+
+// pipeListener has the address and the end of a listener that nobody dials.
+type pipeListener struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	ended := make(chan error, 1)
+	go func() { _, err := l.Listener.Accept(); ended <- err }()
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case err := <-ended:
+		return nil, err
+	}
 }
 
 func overHTTP(t *testing.T, test func(t *testing.T, http2 bool)) {
@@ -173,17 +206,21 @@ func retry(t *testing.T, base http.RoundTripper, req *http.Request) (resp *http.
 	return roundTrip(t, base, &second), true
 }
 
-const fileSize = 32 << 20 // more than the buffers of two sockets
+// fileSize is more than is on its way between client and server: nothing over a
+// pipe, and the window of 1 MiB over HTTP/2.
+const fileSize = 2 << 20
 
-// openFile returns a file of fileSize bytes of which no two blocks are alike.
-func openFile(t *testing.T) (f *os.File, content []byte) {
+// fileContent has no two blocks alike.
+var fileContent = sync.OnceValue(func() []byte {
+	content := make([]byte, fileSize)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(content)
+	return content
+})
+
+func openFile(t *testing.T) *os.File {
 	t.Helper()
-	content = make([]byte, fileSize)
-	for i := 0; i < len(content); i += 4 {
-		content[i], content[i+1], content[i+2] = byte(i>>2), byte(i>>10), byte(i>>18)
-	}
 	name := filepath.Join(t.TempDir(), "upload")
-	if err := os.WriteFile(name, content, 0o600); err != nil {
+	if err := os.WriteFile(name, fileContent(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(name)
@@ -191,7 +228,7 @@ func openFile(t *testing.T) (f *os.File, content []byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.Close() })
-	return f, content
+	return f
 }
 
 // earlyServer answers the first request with a 401 before it has read it, and
@@ -199,8 +236,22 @@ func openFile(t *testing.T) (f *os.File, content []byte) {
 type earlyServer struct {
 	mu     sync.Mutex
 	tries  int
-	second chan struct{} // closed when the second request has begun
-	got    []byte        // of the second request
+	second context.Context // done when the second request has begun, or the test is over
+	begun  context.CancelFunc
+	got    []byte // of the second request
+}
+
+func newEarlyServer(t *testing.T, http2 bool) (*earlyServer, *httptest.Server) {
+	s := &earlyServer{}
+	s.second, s.begun = context.WithCancel(t.Context())
+	var srv *httptest.Server
+	if http2 {
+		srv = newServer(t, http2, s.ServeHTTP)
+	} else {
+		srv = newPipeServer(t, s.ServeHTTP)
+	}
+	t.Cleanup(s.begun) // before srv waits for the first request
+	return s, srv
 }
 
 func (s *earlyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -211,7 +262,7 @@ func (s *earlyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if try > 1 {
 		var head [1 << 10]byte
 		_, _ = io.ReadFull(r.Body, head[:])
-		close(s.second)
+		s.begun()
 		rest, _ := io.ReadAll(r.Body)
 		s.got = append(head[:], rest...)
 		return
@@ -221,10 +272,7 @@ func (s *earlyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusUnauthorized)
 	_ = c.Flush()
-	select {
-	case <-s.second:
-	case <-r.Context().Done():
-	}
+	<-s.second.Done()
 	_, _ = io.Copy(io.Discard, r.Body)
 }
 
@@ -232,9 +280,8 @@ func (s *earlyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // GetBody seeks to the beginning, and its Close does nothing.
 func TestReplay_UploadOfAFileIsNotCorruptedByAnEarly401(t *testing.T) {
 	overHTTP(t, func(t *testing.T, http2 bool) {
-		f, content := openFile(t)
-		early := &earlyServer{second: make(chan struct{})}
-		srv := newServer(t, http2, early.ServeHTTP)
+		f := openFile(t)
+		early, srv := newEarlyServer(t, http2)
 		req := mustRequest(t, "PUT", srv.URL, io.NopCloser(f))
 		req.ContentLength = fileSize
 		req.GetBody = func() (io.ReadCloser, error) {
@@ -243,9 +290,9 @@ func TestReplay_UploadOfAFileIsNotCorruptedByAnEarly401(t *testing.T) {
 		}
 		resp, again := retry(t, srv.Client().Transport, req)
 		_ = resp.Body.Close()
-		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, content) {
+		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, fileContent()) {
 			t.Errorf("status %d, sent again: %t, %d bytes of %d, equal: %t",
-				resp.StatusCode, again, len(early.got), fileSize, bytes.Equal(early.got, content))
+				resp.StatusCode, again, len(early.got), fileSize, bytes.Equal(early.got, fileContent()))
 		}
 	})
 }
@@ -253,9 +300,8 @@ func TestReplay_UploadOfAFileIsNotCorruptedByAnEarly401(t *testing.T) {
 // A GetBody that returns the file itself, which net/http closes after the first
 // attempt, works with net/http's own retries no better.
 func TestReplay_FileThatTheFirstAttemptClosesIsNotSentAgain(t *testing.T) {
-	f, _ := openFile(t)
-	early := &earlyServer{second: make(chan struct{})}
-	srv := newServer(t, false, early.ServeHTTP)
+	f := openFile(t)
+	_, srv := newEarlyServer(t, false)
 	req := mustRequest(t, "PUT", srv.URL, f)
 	req.ContentLength = fileSize
 	req.GetBody = func() (io.ReadCloser, error) {
@@ -267,21 +313,19 @@ func TestReplay_FileThatTheFirstAttemptClosesIsNotSentAgain(t *testing.T) {
 	if resp.StatusCode != 401 || again {
 		t.Errorf("status %d, sent again: %t, want the 401", resp.StatusCode, again)
 	}
-	srv.CloseClientConnections()
 }
 
 // A GetBody that opens the file anew has an offset of its own.
 func TestReplay_FileThatIsOpenedAnewIsSentAgain(t *testing.T) {
 	overHTTP(t, func(t *testing.T, http2 bool) {
-		f, content := openFile(t)
-		early := &earlyServer{second: make(chan struct{})}
-		srv := newServer(t, http2, early.ServeHTTP)
+		f := openFile(t)
+		early, srv := newEarlyServer(t, http2)
 		req := mustRequest(t, "PUT", srv.URL, f)
 		req.ContentLength = fileSize
 		req.GetBody = func() (io.ReadCloser, error) { return os.Open(f.Name()) }
 		resp, again := retry(t, srv.Client().Transport, req)
 		_ = resp.Body.Close()
-		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, content) {
+		if resp.StatusCode != 200 || !again || !bytes.Equal(early.got, fileContent()) {
 			t.Errorf("status %d, sent again: %t, %d bytes of %d", resp.StatusCode, again, len(early.got), fileSize)
 		}
 	})
@@ -314,7 +358,8 @@ func TestReplay_TransportsOwnRetryOverAClosedConnection(t *testing.T) {
 
 	text := strings.NewReader("some text")
 	shared := &sharedBody{ReadSeeker: text}
-	req := mustRequest(t, "PUT", srv.URL, io.NopCloser(shared)) // which net/http may repeat
+	req := mustRequest(t, "PUT", srv.URL, io.NopCloser(shared))
+	req.Header.Set("Idempotency-Key", "1") // so that net/http may repeat it
 	req.ContentLength, req.GetBody = text.Size(), shared.getBody
 	var reused []bool
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{

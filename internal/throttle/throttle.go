@@ -1,26 +1,29 @@
-// Package throttle is client-side throttling of one endpoint that many
-// sessions call: what one session learns of it, all of them know.
+// Package throttle is client-side throttling of one endpoint that many sessions
+// call: what one session learns of the endpoint, all of them know.
 //
 // An endpoint is healthy, failing or opening.
 //
 //   - Healthy: nobody is refused. 256 calls run at once, and more wait in order.
-//   - Failing, once two different tokens have failed since the last answer: one
-//     probe at a time is sent, at most four a second, and everybody else is
-//     refused at once with the last failure. One token alone never makes an
-//     endpoint fail, because a session that always gets a 500 says nothing of
-//     the others.
-//   - Opening, once a probe has an answer: 32 calls a second, doubling to 600,
-//     until nobody has been refused for five seconds.
+//   - Failing, once two different tokens have failed since the last answer: a
+//     probe is sent four times a second at most, and everybody else is refused at
+//     once with the last failure. One token alone never makes an endpoint fail: a
+//     session that always gets a 500 says nothing about the others.
+//   - Opening, once a call has an answer: 32 calls a second, doubling to 600, until
+//     nobody has been refused for five seconds.
 //
 // The model is client-side throttling as in the SRE book (chapter 21), which
-// drops requests beyond twice the accepted ones in the last two minutes. Its
+// drops requests beyond twice the accepted ones of the last two minutes. Its
 // formula was not taken: it drops by chance, a lone user's requests too, and
 // after an outage it goes on dropping until two minutes of history are
 // outweighed. Probes need no history, and the number of calls in an outage does
 // not depend on the number of sessions.
+//
+// There is no goroutine and no timer behind it: the state is brought up to date
+// by whoever calls next, and only those who wait in the queue watch the clock.
 package throttle
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -32,14 +35,14 @@ import (
 const (
 	maxRunning = 256 // calls that run at once, beside the probes of a hanging endpoint
 
-	// How long after the last probe the next may begin. The first token that
-	// asks then is the probe; those not tried yet may ask first, since the ones
-	// that were may fail for a reason of their own.
+	// How long after the last probe the next may begin; the first who asks then
+	// sends it. Tokens whose last call failed ask later than the others: they may
+	// have failed for a reason of their own.
 	probeInterval      = 250 * time.Millisecond
-	retriedInterval    = time.Second     // for a token that has failed already
+	retriedInterval    = time.Second
 	backgroundInterval = 2 * time.Second // for a call that nobody waits for
-	// While a probe has no answer yet. A hanging endpoint is probed too, at least
-	// once in 4 s by users who ask once a second, but not by ever more calls.
+	// While the last probe has no answer. Users who ask once a second so send one
+	// in 4 s to an endpoint that hangs too, and 20 in the 30 s that one may take.
 	hangingInterval = 3 * time.Second
 
 	unansweredAfter = 10 * time.Second // a call without an answer counts as a failure
@@ -52,14 +55,18 @@ const (
 	lastStep  = 600
 
 	// How long nobody must have been refused before everybody is let go at once.
-	// It is longer than the pauses of a session between two attempts: whoever was
+	// It is longer than a session pauses between two attempts (4.8 s): whoever was
 	// sent away has had the time to ask again.
 	quiet = 5 * time.Second
 
-	maxFailed    = 1024             // tokens remembered as tried; then all count as new again
-	maxBound     = time.Minute      // the longest that a Retry-After binds all tokens
-	agreeWithin  = 10 * time.Second // ... once so many tokens got one within this time
+	downAfter = 5 * time.Second // failing for so long is worth an event
+
+	maxFailed = 1024 // tokens remembered as failed; then all count as new again
+
+	// A Retry-After of so many tokens within so long binds all, at most for so long.
 	agreedTokens = 3
+	agreeWithin  = 10 * time.Second
+	maxBound     = time.Minute
 )
 
 // ErrUnanswered is the failure of a call that has had no answer for 10 s.
@@ -88,47 +95,48 @@ const (
 	Failed
 )
 
-// Throttle decides whether a call may be sent now. Its fields are not changed
-// after first use. All methods are safe for concurrent use. Its memory is
-// bounded by the callers that wait and 1,024 tokens, whatever the number of
-// sessions.
+// Throttle decides whether a call may be sent now. A Throttle with a Clock is
+// ready to use; fields are not changed after first use. All methods are safe for
+// concurrent use. Its memory is bounded by the callers that wait and 1,024
+// tokens, whatever the number of sessions.
 type Throttle struct {
-	// Clock is required.
-	Clock Clock
+	Clock Clock // required
 
 	// OnChange, if not nil, is called when the endpoint is taken for down, and
-	// when it is back: an endpoint that has failed is back with the first answer
-	// to a call sent since then. If it fails again while opening, that is told
-	// only after 5 s, so that a flapping endpoint does not make an event of every
-	// flap. It gets the last failure and the number of calls refused since it was
-	// last called, and is called without locks held by the Acquire, Done or
-	// RetryAt that noticed.
+	// when it is back. It is taken for down once it has been failing for 5 s, so
+	// that neither a blip nor a flapping endpoint makes an event of every flap, and
+	// is back with the first answer to a call sent since then. OnChange gets the
+	// last failure and the number of calls refused since it was last called. It is
+	// called by the Acquire, Done or RetryAt that noticed, without locks held.
 	OnChange func(down bool, err error, held int)
 
-	mu      sync.Mutex
-	state   state
-	failed  map[uint64]struct{} // tokens that have failed since the last answer
-	lastErr error
-	advice  []advice  // to the last different tokens since then
-	bound   time.Time // no token is sent before
+	mu    sync.Mutex
+	state state
+
+	failed      map[uint64]struct{} // tokens whose last call failed
+	failedOnce  bool                // since the last answer
+	firstFailed uint64              // the first token that did
+	lastErr     error
+	advice      []advice  // to the last different tokens since the last answer
+	bound       time.Time // no token is sent before
 
 	running int
-	queue   list.List // of *waiter, while healthy
-	begun   list.List // of *Call: sent, unanswered and not yet overdue, oldest first
+	queue   list.List // of *waiter, unless failing
+	begun   list.List // of *Call: sent, unanswered and not overdue, oldest first
 
-	probe    *Call // the last one, until it is done
-	probedAt time.Time
+	fresh   probe // the last one by a token that had not failed
+	retried probe // and by one that had
 
 	window time.Time // when the current one began
-	sent   int       // calls in it
-	limit  int       // and how many there may be unless healthy
+	sent   int       // calls let in since then
+	limit  int       // and how many may be, unless healthy
 
 	refusedAt    time.Time
 	failingSince time.Time
-	outage       int      // which one, of the calls to tell apart those sent before
+	outage       int      // counts the times it began to fail
 	down         bool     // as OnChange was told
-	held         int      // refused since then
-	changes      []func() // for unlock to call
+	held         int      // refused since OnChange was told
+	changes      []func() // for unlock to tell
 }
 
 type state int
@@ -143,6 +151,11 @@ const (
 type advice struct {
 	token     uint64
 	at, until time.Time
+}
+
+type probe struct {
+	call *Call // until it is done
+	at   time.Time
 }
 
 type waiter struct {
@@ -162,7 +175,7 @@ func (w *waiter) settle(c *Call, err error) {
 type Call struct {
 	t       *Throttle
 	token   uint64
-	outage  int // the last one when it was let go
+	outage  int // Throttle.outage when it was let go
 	begunAt time.Time
 	entry   *list.Element // in begun
 	done    bool
@@ -172,9 +185,9 @@ type Call struct {
 func New(clock Clock) *Throttle { return &Throttle{Clock: clock} }
 
 // Acquire asks to send one call for token, an opaque id of what is sent; a call
-// in the background is one that nobody waits for. While the endpoint is healthy
-// Acquire waits until fewer than 256 calls run, in order: background calls are
-// not overtaken, since a request may come to wait for one.
+// in the background is one that nobody waits for. Acquire waits until fewer than
+// 256 calls run, in order: background calls are not overtaken, since a request
+// may come to wait for one. Every Call that it returns must end with Done.
 //
 // It returns the cause of ctx if that ends first. While the endpoint is failing
 // it never waits, and unless this call may be sent it returns the last failure
@@ -209,10 +222,11 @@ func (t *Throttle) ask(token uint64, background bool) (*Call, *waiter, error) {
 	t.observe(now)
 	if !t.admits(now, token, background) {
 		t.refused(now, 1)
+		t.checkDown(now)
 		return nil, nil, t.lastErr
 	}
 	t.sent++
-	if t.state == failing || t.running < maxRunning && t.queue.Len() == 0 {
+	if t.state == failing || t.running < maxRunning { // then nobody waits
 		return t.start(now, token), nil, nil
 	}
 	w := &waiter{token: token, ready: make(chan struct{})}
@@ -255,7 +269,7 @@ func (t *Throttle) RetryAt(token uint64) time.Time {
 		at = t.window.Add(time.Second)
 	}
 	if t.state == failing {
-		at = latest(at, latest(t.bound, t.probedAt.Add(t.interval(token, false))))
+		at = latest(at, latest(t.bound, t.nextProbe(token, false)))
 	}
 	return at
 }
@@ -305,6 +319,7 @@ func (t *Throttle) unlock() {
 	}
 }
 
+// untilOverdue is how long it takes at least until a running call is overdue.
 func (t *Throttle) untilOverdue(now time.Time) time.Duration {
 	if oldest := t.begun.Front(); oldest != nil {
 		return oldest.Value.(*Call).begunAt.Add(unansweredAfter).Sub(now)
@@ -325,9 +340,6 @@ func (t *Throttle) observe(now time.Time) {
 		}
 	}
 	t.endOpening(now)
-	if t.state == failing && passed(now, t.failingSince, quiet) {
-		t.report(true)
-	}
 }
 
 // admits reports whether a call for token may be sent now or as soon as there
@@ -335,7 +347,8 @@ func (t *Throttle) observe(now time.Time) {
 func (t *Throttle) admits(now time.Time, token uint64, background bool) bool {
 	switch t.state {
 	case failing:
-		return t.sent < t.limit && !t.isBound(now) && passed(now, t.probedAt, t.interval(token, background))
+		return t.sent < t.limit && reached(now, t.bound, maxBound) &&
+			reached(now, t.nextProbe(token, background), hangingInterval)
 	case opening:
 		limit := t.limit
 		if background {
@@ -346,31 +359,41 @@ func (t *Throttle) admits(now time.Time, token uint64, background bool) bool {
 	return true
 }
 
-func (t *Throttle) interval(token uint64, background bool) time.Duration {
-	_, tried := t.failed[token]
+// nextProbe returns the time from which token may be a probe. Those that were
+// tried never keep one from it that was not: they may all be sessions that always
+// get a 500.
+func (t *Throttle) nextProbe(token uint64, background bool) time.Time {
+	interval := retriedInterval
 	switch {
-	case t.probe != nil:
-		return hangingInterval
 	case background:
-		return backgroundInterval
-	case tried:
-		return retriedInterval
+		interval = backgroundInterval
+	case !t.tried(token):
+		return t.fresh.next(probeInterval)
 	}
-	return probeInterval
+	return latest(t.fresh.next(interval), t.retried.next(interval))
 }
 
-// isBound tells whether a Retry-After binds all tokens. A clock that was set
-// back does not prolong it.
-func (t *Throttle) isBound(now time.Time) bool {
-	left := t.bound.Sub(now)
-	return left > 0 && left <= maxBound
+func (t *Throttle) tried(token uint64) bool {
+	_, tried := t.failed[token]
+	return tried
+}
+
+func (p probe) next(interval time.Duration) time.Time {
+	if p.call != nil {
+		interval = hangingInterval
+	}
+	return p.at.Add(interval)
 }
 
 func (t *Throttle) start(now time.Time, token uint64) *Call {
 	c := &Call{t: t, token: token, outage: t.outage}
 	t.running++
-	if t.state == failing {
-		t.probe, t.probedAt = c, now
+	switch {
+	case t.state != failing:
+	case t.tried(token):
+		t.retried = probe{c, now}
+	default:
+		t.fresh = probe{c, now}
 	}
 	return c
 }
@@ -389,10 +412,12 @@ func (t *Throttle) finish(c *Call) {
 	if c.entry != nil {
 		t.begun.Remove(c.entry) // does nothing to one that was overdue
 	}
-	if t.probe == c {
-		t.probe = nil
-		if c.entry == nil {
-			t.probedAt = time.Time{} // nothing was sent: the next one is the probe
+	for _, p := range []*probe{&t.fresh, &t.retried} {
+		if p.call == c {
+			p.call = nil
+			if c.entry == nil {
+				p.at = time.Time{} // nothing was sent: the next one is the probe
+			}
 		}
 	}
 }
@@ -401,9 +426,10 @@ func (t *Throttle) finish(c *Call) {
 // it is not opened: an answer that was under way does not revoke what the server
 // has asked of the others.
 func (t *Throttle) answered(now time.Time, c *Call) {
-	clear(t.failed)
+	delete(t.failed, c.token)
+	t.failedOnce = false
 	t.advice = nil
-	if t.state == failing && !t.isBound(now) {
+	if t.state == failing && reached(now, t.bound, maxBound) {
 		t.state = opening
 	}
 	t.endOpening(now)
@@ -420,26 +446,30 @@ func (t *Throttle) endOpening(now time.Time) {
 	}
 }
 
+// fail takes in that a call for token failed, or has had no answer for too long.
 func (t *Throttle) fail(now time.Time, token uint64, err error) {
-	if err == nil {
-		err = errUnnamed
-	}
+	err = cmp.Or(err, errUnnamed)
 	t.lastErr = err
 	if t.failed == nil || len(t.failed) >= maxFailed {
 		t.failed = make(map[uint64]struct{})
 	}
 	t.failed[token] = struct{}{}
-	if t.state == failing || len(t.failed) < 2 {
-		return
+	if !t.failedOnce {
+		t.failedOnce, t.firstFailed = true, token
 	}
-	if t.state == healthy {
+	switch {
+	case t.state == failing:
+		t.checkDown(now)
+		return
+	case token == t.firstFailed:
+		return
+	case t.state == healthy:
 		t.sent = 0
-		t.report(true)
 	}
 	t.state, t.limit = failing, firstStep
 	t.failingSince = now
 	t.outage++
-	t.probe, t.probedAt = nil, time.Time{} // the next one who asks
+	t.fresh, t.retried = probe{}, probe{} // the next who asks may be one at once
 	t.refused(now, t.queue.Len())
 	for t.queue.Len() > 0 {
 		t.queue.Remove(t.queue.Front()).(*waiter).settle(nil, err)
@@ -471,6 +501,14 @@ func (t *Throttle) refused(now time.Time, calls int) {
 	}
 }
 
+// checkDown is called when there is a sign that the endpoint still fails. That
+// time has passed is none: if nobody asks, nobody knows.
+func (t *Throttle) checkDown(now time.Time) {
+	if t.state == failing && passed(now, t.failingSince, downAfter) {
+		t.report(true)
+	}
+}
+
 func (t *Throttle) report(down bool) {
 	if t.down == down {
 		return
@@ -482,11 +520,14 @@ func (t *Throttle) report(down bool) {
 	}
 }
 
-// passed reports whether d has passed since then. A clock that was set back
-// makes nobody wait until it is there again.
-func passed(now, then time.Time, d time.Duration) bool {
-	since := now.Sub(then)
-	return since >= d || since < 0
+// passed reports whether d has passed since then.
+func passed(now, then time.Time, d time.Duration) bool { return reached(now, then.Add(d), d) }
+
+// reached reports whether it is time. What is further away than it can have been
+// was set by a clock that has been set back since, and binds nobody.
+func reached(now, at time.Time, furthest time.Duration) bool {
+	left := at.Sub(now)
+	return left <= 0 || left > furthest
 }
 
 func latest(a, b time.Time) time.Time {

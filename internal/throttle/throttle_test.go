@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,16 +126,16 @@ func TestHealthy(t *testing.T) {
 		}
 	})
 	bubble(t, "is not throttled by an answer that took 11 s", func(t *testing.T, th *Throttle) {
-		calls := []*Call{sends(t, th, 1), sends(t, th, 2)}
+		fails(t, th, 1)
+		call := sends(t, th, 2)
 		time.Sleep(11 * time.Second)
-		for _, call := range calls {
-			call.Done(Answered, nil, 0)
-		}
-		sends(t, th, 3)
-		sends(t, th, 4)
+		call.Done(Answered, nil, 0)
+		equal(t, "times it was failing", th.outage, 0)
 	})
 	bubble(t, "counts a call once, however often it is done", func(t *testing.T, th *Throttle) {
 		call := sends(t, th, 1)
+		call.Began()
+		equal(t, "begun once", th.begun.Len(), 1)
 		call.Done(Answered, nil, 0)
 		call.Done(Failed, errDown, 0)
 		call.Began()
@@ -163,11 +164,11 @@ func TestFailing(t *testing.T) {
 	})
 	bubble(t, "refuses those who wait, with the same error", func(t *testing.T, th *Throttle) {
 		calls := fill(t, th)
-		refusals := 0
+		var refusals atomic.Int32
 		for token := range uint64(100) {
 			go func() {
 				if _, err := th.Acquire(context.Background(), 1000+token, false); err == errDown {
-					refusals++
+					refusals.Add(1)
 				}
 			}()
 			synctest.Wait()
@@ -175,7 +176,8 @@ func TestFailing(t *testing.T) {
 		calls[0].Done(Failed, errors.New("another"), 0)
 		calls[1].Done(Failed, errDown, 0)
 		synctest.Wait()
-		equal(t, "refused", refusals, 99) // the first failure made room for one
+		equal(t, "refused", refusals.Load(), 99) // the first failure made room for one
+		equal(t, "held back", th.held, 99)
 	})
 	bubble(t, "begins when two calls have had no answer for 10 s, which those who wait notice", func(t *testing.T, th *Throttle) {
 		fill(t, th)
@@ -204,10 +206,20 @@ func TestFailing(t *testing.T) {
 	bubble(t, "sends a probe every second by tokens that were tried", func(t *testing.T, th *Throttle) {
 		takeDown(t, th)
 		for range 10 {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second - time.Nanosecond)
+			refused(t, th, 1)
+			time.Sleep(time.Nanosecond)
 			fails(t, th, 1)
 			refused(t, th, 2)
 		}
+	})
+	bubble(t, "lets no token that was tried take the place of a new one", func(t *testing.T, th *Throttle) {
+		takeDown(t, th)
+		time.Sleep(time.Second)
+		hangs := sends(t, th, 1)
+		refused(t, th, 2)
+		sends(t, th, 4)
+		hangs.Done(Failed, errDown, 0)
 	})
 	bubble(t, "puts refreshes ahead of time off for 2 s", func(t *testing.T, th *Throttle) {
 		takeDown(t, th)
@@ -327,7 +339,8 @@ func TestRetryAfter(t *testing.T) {
 		for range 3 {
 			sends(t, th, 1).Done(Failed, errDown, 20*time.Second)
 		}
-		sends(t, th, 2)
+		fails(t, th, 2)
+		sends(t, th, 3)
 	})
 	bubble(t, "of three tokens in more than 10 s binds nobody", func(t *testing.T, th *Throttle) {
 		for token := range uint64(20) {
@@ -340,6 +353,7 @@ func TestRetryAfter(t *testing.T) {
 			sends(t, th, token).Done(Failed, errDown, 20*time.Second)
 			answers(t, th, 1000)
 		}
+		takeDown(t, th) // the third is a probe
 	})
 	bubble(t, "is not revoked by an answer that was under way", func(t *testing.T, th *Throttle) {
 		call := sends(t, th, 1)
@@ -410,24 +424,33 @@ func TestOpening(t *testing.T) {
 			flood(t, th)
 			time.Sleep(time.Second)
 		}
-		let, sent := 0, 0
+		var let, sent atomic.Int32
 		for token := range uint64(1000) {
 			go func() {
 				call, err := th.Acquire(context.Background(), token, false)
 				if err != nil {
 					return
 				}
-				sent++
+				sent.Add(1)
 				time.Sleep(100 * time.Millisecond)
 				call.Done(Answered, nil, 0)
-				let++
+				let.Add(1)
 			}()
 			synctest.Wait()
 		}
-		equal(t, "run at once", sent, 256)
+		equal(t, "run at once", sent.Load(), 256)
 		time.Sleep(time.Second / 2)
 		synctest.Wait()
-		equal(t, "let go", let, 600)
+		equal(t, "let go", let.Load(), 600)
+		time.Sleep(time.Second)
+		for token := range uint64(600) {
+			go th.Acquire(context.Background(), token, false) // and none is done
+		}
+		synctest.Wait()
+		time.Sleep(time.Second)
+		refused(t, th, 1000)
+		th.fail(time.Now(), 1, errDown) // to end the bubble: who waits leaves
+		th.fail(time.Now(), 2, errDown)
 	})
 	bubble(t, "gives half of a step at most to refreshes ahead of time", func(t *testing.T, th *Throttle) {
 		open(t, th)
@@ -472,60 +495,62 @@ func TestOnChange(t *testing.T) {
 		}
 		return &events
 	}
-	bubble(t, "tells once that it is down and once that it is back", func(t *testing.T, th *Throttle) {
-		events := record(th)
-		takeDown(t, th)
-		for token := range uint64(100) {
-			refused(t, th, 100+token)
-		}
-		for range 3 { // opening, and failing again
-			time.Sleep(time.Second)
-			answers(t, th, 4)
-			fails(t, th, 1)
-			fails(t, th, 2)
-		}
-		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 0 down false: 503, held 100]")
-	})
-	bubble(t, "tells that it is down again if that lasts for 5 s", func(t *testing.T, th *Throttle) {
-		events := record(th)
-		takeDown(t, th)
-		refused(t, th, 4)
-		time.Sleep(time.Second)
-		answers(t, th, 4)
-		fails(t, th, 1)
-		fails(t, th, 2)
-		for range 10 {
+	// fail keeps the endpoint failing for so many seconds: two asks in each, of
+	// which one is refused.
+	fail := func(t *testing.T, th *Throttle, seconds int) {
+		for range seconds {
 			time.Sleep(time.Second)
 			fails(t, th, 1)
 			refused(t, th, 2)
 		}
-		equal(t, "events", fmt.Sprint((*events)[2:]), "[down true: 503, held 4]")
+	}
+	bubble(t, "tells once that it is down, after 5 s, and once that it is back", func(t *testing.T, th *Throttle) {
+		events := record(th)
+		takeDown(t, th)
+		fail(t, th, 4)
+		equal(t, "events before", len(*events), 0)
+		fail(t, th, 60)
+		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 4]")
+		time.Sleep(time.Second)
+		answers(t, th, 3)
+		equal(t, "events", fmt.Sprint((*events)[1:]), "[down false: 503, held 60]")
+	})
+	bubble(t, "tells nothing of a flapping endpoint", func(t *testing.T, th *Throttle) {
+		events := record(th)
+		for range 10 {
+			takeDown(t, th)
+			fail(t, th, 4)
+			time.Sleep(time.Second / 2)
+			answers(t, th, 4)
+		}
+		equal(t, "events", len(*events), 0)
+	})
+	bubble(t, "tells nothing if nobody asked until it was back", func(t *testing.T, th *Throttle) {
+		events := record(th)
+		takeDown(t, th)
+		time.Sleep(time.Minute)
+		answers(t, th, 4)
+		equal(t, "events", len(*events), 0)
+	})
+	bubble(t, "tells each outage that lasts", func(t *testing.T, th *Throttle) {
+		events := record(th)
+		for range 2 {
+			fails(t, th, 1)
+			fails(t, th, 2)
+			fail(t, th, 10)
+			time.Sleep(time.Second)
+			answers(t, th, 3)
+		}
+		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 4 down false: 503, held 6 down true: 503, held 4 down false: 503, held 6]")
 	})
 	bubble(t, "does not take the answer to a call sent before for a sign that it is back", func(t *testing.T, th *Throttle) {
 		events := record(th)
 		before := sends(t, th, 4)
 		takeDown(t, th)
-		refused(t, th, 5)
+		fail(t, th, 6)
 		before.Done(Answered, nil, 0)
 		equal(t, "events", len(*events), 1)
 		answers(t, th, 5)
 		equal(t, "events", len(*events), 2)
-	})
-	bubble(t, "tells that it is back if nobody was refused", func(t *testing.T, th *Throttle) {
-		events := record(th)
-		takeDown(t, th)
-		time.Sleep(time.Second)
-		answers(t, th, 1)
-		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 0 down false: 503, held 0]")
-	})
-	bubble(t, "counts anew in the next outage", func(t *testing.T, th *Throttle) {
-		events := record(th)
-		for range 2 {
-			takeDown(t, th)
-			refused(t, th, 4)
-			time.Sleep(quiet)
-			answers(t, th, 5)
-		}
-		equal(t, "last event", (*events)[3], "down false: 503, held 1")
 	})
 }
