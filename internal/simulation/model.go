@@ -552,6 +552,9 @@ func (t *trip) serve() *http.Response {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.calm && !t.a.refusing && t.d.chance(w.cond.failing) {
+		if p, ok := w.walletkit.access[strings.TrimPrefix(t.req.Header.Get("Authorization"), "Bearer ")]; ok && t.a.sent == 1 {
+			p.grant().helped = true // as far as the Transport can tell
+		}
 		return t.reply(pick(t.d, 500, 503, 403), nil, strings.NewReader("{}"))
 	}
 	if strings.HasSuffix(t.req.URL.Path, "/login-anonymously") {

@@ -89,7 +89,7 @@ func (w *world) checkOutage(a *actor, err error) {
 // that its token's age did not call for it too early. w.mu is held.
 func (w *world) checkReply(t *trip, p pair) {
 	a := t.a.on(t.a.key)
-	if a.reason == "" {
+	if a.refreshes <= 0 {
 		w.violated(a.String(), "a refresh was answered before the event that it began")
 		return
 	}
