@@ -41,11 +41,11 @@ func (w *world) leave(inc *incarnation, key *keyTruth, n uint64) {
 	case !errors.As(err, &store):
 		key.acked, key.possible, key.pending = nil, nil, nil
 	}
+	first := !inc.left[key] // whether WalletKit knows was said then
 	inc.left[key] = true
 	for l := range a.loaded {
-		_, known := inc.gone[l] // then it is logged out already, and whether WalletKit knows was said
 		inc.knowsGone(l)
-		if err == nil && !known && l == key.newest(w) && l.ended == "" && !a.loadFailed {
+		if err == nil && first && l == key.newest(w) && l.ended == "" && !a.loadFailed {
 			w.violated(a.String(), "a logout was said to be done, and WalletKit honours login %d still", l.serial)
 		}
 	}

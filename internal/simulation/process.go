@@ -346,10 +346,11 @@ func (inc *incarnation) onEvent(ctx context.Context, e walletauth.Event) {
 	switch e.Type {
 	case walletauth.RefreshBegan:
 		a.reason = e.Reason
+		a.refreshes++
 	case walletauth.RefreshSucceeded, walletauth.RefreshFailed:
-		a.reason = ""
+		a.refreshes -= min(e.Attempts, 1)
 	case walletauth.SessionOver:
-		a.reason = ""
+		a.refreshes -= min(e.Attempts, 1)
 		inc.called[inc.lastRefused[a.key]] = time.Now()
 	}
 	w.note(a.String(), "event: "+string(e.Type), e.Key+" "+e.SessionID+" "+string(e.Reason), e.Err)
