@@ -214,7 +214,8 @@ type actor struct {
 	loads      int
 	loaded     map[*login]bool // what all brought, if asked for
 	loadFailed bool
-	reason     walletauth.Reason    // of the refresh that it began, until it has ended
+	reason     walletauth.Reason    // of the refresh that it began last
+	refreshes  int                  // that it began and that have not ended, as far as events tell
 	last       pair                 // it was sent with
 	refusing   bool                 // by a path that always answers 401
 	sent       int                  // requests that went out, the replay included
