@@ -24,6 +24,7 @@ func (w *world) leave(inc *incarnation, key *keyTruth, n uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.note(a.String(), "has logged out", key.name, err)
+	a.returned = true
 	w.counts.logouts++
 	if inc.dead {
 		return
@@ -43,9 +44,9 @@ func (w *world) leave(inc *incarnation, key *keyTruth, n uint64) {
 	}
 	first := !inc.left[key] // whether WalletKit knows was said then
 	inc.left[key] = true
-	for l := range a.loaded {
+	for l, loaded := range a.loaded {
 		inc.knowsGone(l)
-		if err == nil && first && l == key.newest(w) && l.ended == "" && !a.loadFailed {
+		if err == nil && first && loaded && l == key.newest(w) && l.ended == "" && !a.loadFailed {
 			w.violated(a.String(), "a logout was said to be done, and WalletKit honours login %d still", l.serial)
 		}
 	}
@@ -58,7 +59,11 @@ func (w *world) leave(inc *incarnation, key *keyTruth, n uint64) {
 // held.
 func (w *world) storedSince(a *actor) bool {
 	s := w.store.records[a.key].current()
-	return s != nil && !a.loaded[w.walletkit.refresh[s.RefreshToken].login]
+	if s == nil {
+		return false
+	}
+	_, known := a.loaded[w.walletkit.refresh[s.RefreshToken].login]
+	return !known
 }
 
 // errShutDown returns err if it says that the Transport was shut down, which has

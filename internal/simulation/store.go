@@ -133,6 +133,16 @@ func (a *actor) noteLoad(l *login) {
 	}
 }
 
+// noteLocked notes that a Logout by a finds s under the lease: it removes it. w.mu
+// is held.
+func (a *actor) noteLocked(s *walletauth.Session) {
+	if a.loaded == nil || a.returned || s == nil {
+		return
+	}
+	l := a.at.world.walletkit.refresh[s.RefreshToken].login
+	l.loggedOut, a.loaded[l] = true, a.loaded[l]
+}
+
 func (h *handle) loadWhileDown(a *actor, key *keyTruth) (*walletauth.Session, error) {
 	w := h.inc.world
 	if w.bugs.emptyWhenDown {
@@ -232,6 +242,7 @@ func (s *sharedStore) grant(a *actor, key *keyTruth) *turn {
 	if w.bugs.staleRead {
 		t.current = a.at.handle.copyOf(key)
 	}
+	a.noteLocked(t.current)
 	r.holder, r.until = t, time.Now().Add(w.cond.lease)
 	w.note(a.String(), "gets the lease of", fmt.Sprintf("%s with fence %d and %s", key.name, t.fence, w.walletkit.describe(t.current)), nil)
 	return t
@@ -312,6 +323,7 @@ func (h *handle) save(ctx context.Context, t *turn, next *walletauth.Session, fn
 		}
 		h.inc.world.mu.Lock()
 		t.current = t.record().current()
+		t.by.noteLocked(t.current)
 		h.inc.world.counts.merged++
 		h.inc.world.mu.Unlock()
 		if next, err = fn(ctx, t.current); err != nil || next == t.current {

@@ -215,6 +215,7 @@ type actor struct {
 	loaded     map[*login]bool // what all brought, if asked for
 	loadFailed bool
 	reason     walletauth.Reason    // of the refresh that it began last
+	returned   bool                 // from Logout
 	refreshes  int                  // that it began and that have not ended, as far as events tell
 	last       pair                 // it was sent with
 	refusing   bool                 // by a path that always answers 401
