@@ -1,6 +1,7 @@
 package load_test
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"runtime"
@@ -9,8 +10,8 @@ import (
 )
 
 var (
-	lasts    = flag.Duration("load.for", time.Minute, "for how long the load lasts, at least")
-	sessions = flag.Int("load.sessions", 50_000, "how many sessions there are, 1000 at least")
+	lasts    = flag.Duration("load.for", 0, "for how long the load lasts, at least (default 1 min, 5 s with -short)")
+	sessions = flag.Int("load.sessions", 0, "how many sessions there are, 1000 at least (default 50,000, 5,000 with -short)")
 )
 
 const (
@@ -20,7 +21,17 @@ const (
 	rounds  = 2               // through all sessions, at least: a slow machine takes longer
 )
 
+// shortOrFull sets the flags that are not given.
+func shortOrFull() {
+	forTime, number := time.Minute, 50_000
+	if testing.Short() {
+		forTime, number = 5*time.Second, 5000
+	}
+	*lasts, *sessions = cmp.Or(*lasts, forTime), cmp.Or(*sessions, number)
+}
+
 func TestManySessionsUnderLoad(t *testing.T) {
+	shortOrFull()
 	if *sessions < 1000 {
 		t.Fatal("-load.sessions is too small to keep the callers apart")
 	}
