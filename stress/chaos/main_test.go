@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	lasts = flag.Duration("chaos.for", 0, "for how long there are faults, for each store, and each fault at least once (default 15 s, 3 s with -short)")
+	lasts = flag.Duration("chaos.for", 0, "for how long there are faults, for each store, and each fault at least once (default 15 s, 6 s with -short)")
 	seed  = flag.Uint64("chaos.seed", 0, "of which faults there are and when; 0: another one each time")
 )
 
@@ -27,7 +27,7 @@ func faultTime() time.Duration {
 	case *lasts != 0:
 		return *lasts
 	case testing.Short():
-		return 3 * time.Second
+		return 6 * time.Second // in which every session is refreshed
 	}
 	return 15 * time.Second
 }
