@@ -2,11 +2,11 @@
 # folder of the repository.
 #
 # A step is a command that runs in silence; if it fails its output is shown and
-# the run ends. Modules are found by their go.mod, so a new one needs no entry.
-# Lanes take modules from one list until it is empty.
+# the run ends. Lanes take modules from one list until it is empty.
+. scripts/modules.sh
 
-# What measures speed: the race detector would falsify it, and to build its peers
-# once more for that takes a minute.
+# What measures speed, and is scripts/proof.sh's: to build the peers that it is
+# compared with takes minutes. The race detector would falsify it.
 measures="./bench"
 
 # Whose counts, of requests, faults and losses, are shown.
@@ -31,23 +31,12 @@ started=$(date +%s)
 : "${tally:=$work/tally}"
 : >>"$tally"
 
-# The root comes first: if it is broken, so is what builds on it.
-modules() {
-	echo .
-	find . -mindepth 2 -name go.mod -not -path '*/.*' -not -path '*/testdata/*' -exec dirname {} \; | sort
-}
-
 # is WORD LIST reports whether a word is one of a list's.
 is() {
 	case " $2 " in
 	*" $1 "*) return 0 ;;
 	esac
 	return 1
-}
-
-# released are the modules that other people import or install, as folders.
-released() {
-	modules | sed 's|^\./||' | grep -Ev '^(bench|compat|stress|tools|examples/.*)$'
 }
 
 # in_lanes COMMAND WORD... runs the command with each word, in several lanes.
@@ -125,6 +114,11 @@ install_compiler() {
 install() {
 	step "apt-get update" apt-get update
 	step "apt-get install" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+lint() {
+	step "$module: go vet" in_module go vet $(race) ./...
+	step "$module: staticcheck" in_module env GOFLAGS="$(go env GOFLAGS) $(race)" "$work/staticcheck" ./...
 }
 
 # tested FLAG... runs the tests of the module. Those under the race detector are

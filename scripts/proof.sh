@@ -36,6 +36,7 @@ simulated() {
 
 prove() {
 	module=$1 since=$(date +%s) note=
+	[ "$module" != "$measures" ] || lint
 	step "$module: go vet for Windows" in_module env GOOS=windows go vet ./...
 	step "$module: go vet for macOS" in_module env GOOS=darwin go vet ./...
 	tested

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Checks every module of the repository: gofmt, go vet, staticcheck, and the tests
-# under the race detector, in their short round. Then what modules export, beside
-# what they exported at the last release, and the workflows.
+# Checks every module of the repository but bench: gofmt, go vet, staticcheck, and
+# the tests under the race detector, in their short round. Then what modules export,
+# beside what they exported at the last release, and the workflows.
 #
 # It prints a line for each module, stops at the first failure with its output,
 # and ends with the number of tests. What takes longer is scripts/proof.sh's.
@@ -18,7 +18,7 @@ trap 'closing_line; rm -rf "$work"' EXIT
 
 main() {
 	# shellcheck disable=SC2046 # each word is a module
-	[ $# -gt 0 ] || set -- $(modules)
+	[ $# -gt 0 ] || set -- $(modules | grep -vx "$measures")
 	require_tools
 	in_lanes check "$@"
 	# shellcheck disable=SC2046
@@ -32,8 +32,7 @@ main() {
 check() {
 	module=$1 since=$(date +%s) note=
 	step "$module: gofmt" formatted
-	step "$module: go vet" in_module go vet $(race) ./...
-	step "$module: staticcheck" in_module env GOFLAGS="$(go env GOFLAGS) $(race)" "$work/staticcheck" ./...
+	lint
 	if [ "$module" = . ]; then
 		tested -short -cover
 		covered || fail ".: coverage"
