@@ -169,7 +169,6 @@ step() {
 		return
 	fi
 	of_failures <"$log"
-	grep -oE '^--- FAIL' "$log" >>"$tally" || echo FAIL >>"$tally"
 	fail "$name"
 }
 
@@ -186,6 +185,7 @@ of_failures() {
 
 fail() {
 	: >"$work/failed"
+	grep -oE '^ *--- FAIL' "$log" >>"$tally" || echo FAIL >>"$tally" # if it is no test that failed
 	echo "FAIL  $*"
 	exit 1
 }
