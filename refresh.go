@@ -289,6 +289,10 @@ func (r *refresh) finish(o outcome) (current bool) {
 			if st.cooldown = (policy.Cooldown{}); st.pending.Load() == nil {
 				st.lastError = nil
 			}
+			// Those who waited may all have left, and it counts all the same.
+			if s := o.credentials.session; r.why == Rejected && o.refreshed && s.AccessToken != r.stale.AccessToken {
+				st.rejections.Refreshed(s.AccessToken, false, r.clock.Now())
+			}
 		})
 		current = r.states.remember(r.key, r.generation, o.credentials)
 		if !o.refreshed {
