@@ -158,19 +158,27 @@ func (Seams) FindsWrongLines(t *testing.T) {
 		t.Skip("run with -sim.patches")
 	}
 	for _, bug := range []struct{ name, file, right, wrong string }{
-		{"the session is not looked at again under exclusion", "flight.go", "newest := current\n", "newest := f.stale\n"},
-		{"exclusion that was lost stops nobody", "flight.go", "if excl.Err() != nil {", "if false {"},
-		{"a retry does not ask whether exclusion lasts", "flight.go", "sleep(excl, f.clock, delay)", "sleep(context.Background(), f.clock, delay)"},
-		{"what could not be stored is forgotten", "flight.go", "f.saveLater(ctx, f.key, f.bought)", "_ = f.bought"},
-		{"what is over is not remembered", "flight.go", "f.ended.add(s, err)", "_ = s"},
-		{"a refresh ends with its caller", "singleflight.go", "f.fly(context.WithoutCancel(ctx))", "f.fly(ctx)"},
-		{"a caller waits though its context has ended", "singleflight.go", "\tcase <-ctx.Done():\n\t\treturn nil, nil, ctx.Err()", "\tcase <-make(chan struct{}):\n\t\treturn nil, nil, ctx.Err()"},
-		{"a refused token of another user's session is replaced", "exchange.go", "if next == nil || next.UserID != x.session.UserID {", "if next == nil {"},
-		{"a reply may be another user's", "refresher.go", `case old.UserID != "" && next.UserID != old.UserID:`, "case false:"},
-		{"a firewall's 403 ends the session", "refresher.go", "\t\tif ours {", "\t\tif ours || true {"},
-		{"the server's time is not learned", "refresher.go", "\tr.clock.learn(resp.Header, sent)\n", "\t_ = sent\n"},
-		{"what waits to be stored replaces anything", "unsaved.go", "if u.outdated(current) {", "if true {"},
-		{"a login that waits replaces its own refresh", "capture.go", "current.CreatedAt.Before(login.CreatedAt)", "!current.CreatedAt.After(login.CreatedAt)"},
+		{"the session is not looked at again under exclusion", "refresh.go", "c, err := r.send(current)", "c, err := r.send(r.stale)"},
+		{"exclusion that was lost stops nobody", "refresh.go", "if ctx.Err() != nil {", "if false {"},
+		{"what could not be stored is forgotten", "pending.go", "\t\tp.keep(key, &u)\n", "\t\t_ = u\n"},
+		{"what is called over is sent again meanwhile", "refresh.go", "if err := r.states.refusedError(r.key, current); err != nil {", "if err := error(nil); err != nil {"},
+		{"an end is answered with the 401", "sessions.go", "\tcase errors.Is(err, ErrSessionExpired):\n\t\treturn nil, err\n", "\tcase errors.Is(err, ErrSessionExpired):\n\t\treturn nil, nil\n"},
+		{"the store is not looked at again before an end", "refresh.go", "if errors.Is(o.err, ErrSessionExpired) && o.session != nil {", "if false {"},
+		{"a refresh ends with its caller", "refresh.go", "context.WithoutCancel(ctx)}}", "ctx}}"},
+		{"an attempt gets what is left of the time", "refresh.go", "timed := timeout.New(r.ctx, r.clock, r.timeout)", "timed := timeout.New(r.ctx, r.clock, r.timeout-r.clock.Now().Sub(r.began))"},
+		{"requests wait as long as a refresh is tried", "singleflight.go", "case <-leave:\n\t\t\t\tc.giveUp()\n", "case <-leave:\n"},
+		{"a cool-down outlives a new login", "internal/policy/cooldown.go", "if c.refreshToken == refreshToken && now.Before(c.until) {", "if now.Before(c.until) {"},
+		{"a key that failed is left alone for minutes", "internal/policy/cooldown.go", "250*time.Millisecond, 4*time.Second)", "250*time.Millisecond, 4*time.Minute)"},
+		{"a request goes out as another user after a wait", "singleflight.go", "if next.session.UserID != c.stale.UserID {", "if false {"},
+		{"a refused request is sent again as another user", "sessions.go", "case err == nil && next.session.UserID == rejected.session.UserID:", "case err == nil:"},
+		{"a reply may be another user's", "session.go", `case s.UserID != "" && next.UserID != s.UserID:`, "case false:"},
+		{"a reply is thrown away that looks expired", "refresh.go", "\t\tc.expiry = received.Add(lifetime)\n", "\t\treturn nil, errors.New(\"expired\")\n"},
+		{"the clocks alone decide that a token is due", "credentials.go", "if !c.issued.IsZero() && local.Sub(c.issued) < c.trusted {", "if false {"},
+		{"401s cause refreshes without end", "internal/policy/rejections.go", "return len(r.refreshes) < rejectionLimit", "return true"},
+		{"refreshes whose callers have left do not count", "refresh.go", "\t\t\t\tst.rejections.Refreshed(s.AccessToken, false, r.clock.Now())\n", "\t\t\t\t_ = s\n"},
+		{"nothing is remembered for an outage of the store", "sessions.go", "last = st.current.Load()", "_ = st.current.Load()"},
+		{"what waits to be stored replaces anything", "pending.go", "if w.replaces(current) {", "if w != nil {"},
+		{"events are told under the store's lock", "refresh.go", "\tr.events.add(e)\n", "\t_ = r.onEvent.emit(r.ctx, e)\n"},
 	} {
 		t.Run(bug.name, func(t *testing.T) {
 			output, err := testWith(t, bug.file, bug.right, bug.wrong)
@@ -200,7 +208,7 @@ func testWith(t *testing.T, file, right, wrong string) (output string, err error
 		t.Fatalf("%s has %d times %q, want once", file, n, right)
 	}
 	dir := t.TempDir()
-	replaced, overlay := filepath.Join(dir, file), filepath.Join(dir, "overlay.json")
+	replaced, overlay := filepath.Join(dir, filepath.Base(file)), filepath.Join(dir, "overlay.json")
 	original, err := filepath.Abs(file)
 	if err != nil {
 		t.Fatal(err)
