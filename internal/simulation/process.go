@@ -383,7 +383,7 @@ func (c processClock) Now() time.Time {
 
 func (c processClock) After(d time.Duration) <-chan time.Time {
 	due := make(chan time.Time, 1)
-	time.AfterFunc(d, func() { c.fire(due, d%time.Millisecond) })
+	time.AfterFunc(d, func() { c.fire(due, max(d, 0)%time.Millisecond) })
 	return due
 }
 
