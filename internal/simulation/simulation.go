@@ -39,7 +39,7 @@ func (f refresherFunc) Refresh(ctx context.Context, s *walletauth.Session) (*wal
 
 var (
 	simSeed   = flag.Uint64("sim.seed", 0, "simulate this seed alone")
-	simSeeds  = flag.Uint64("sim.seeds", 0, "how many seeds to simulate (default 20000, 2000 under the race detector)")
+	simSeeds  = flag.Uint64("sim.seeds", 0, "how many seeds to simulate (default 1000, 200 under the race detector)")
 	simFirst  = flag.Uint64("sim.first", 1, "the first seed to simulate")
 	simEnough = flag.Int("sim.enough", 3, "how many failing seeds are enough")
 	simV      = flag.Bool("sim.v", false, "with -sim.seed, print the history even if nothing is wrong")
@@ -58,9 +58,9 @@ func (s Seams) Search(t *testing.T) {
 	}
 	seeds := *simSeeds
 	if seeds == 0 {
-		seeds = 20000
+		seeds = 1000
 		if raceDetector {
-			seeds = 2000
+			seeds = 200
 		}
 		if testing.Short() {
 			seeds /= 10
