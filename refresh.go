@@ -102,7 +102,7 @@ func (r *refresh) coolDown(o outcome) (until time.Time) {
 		return until
 	}
 	r.states.with(r.key, func(st *keyState) {
-		st.lastError = o.err
+		st.fail(o.err, r.clock.Now())
 		until = st.cooldown.Fail(o.session.RefreshToken, o.err, transient(o.err), retryAfterOf(o.err), r.clock.Now(), r.process)
 	})
 	return until
@@ -299,12 +299,12 @@ func (r *refresh) finish(o outcome) (current bool) {
 			r.emit(newEvent(SessionAdopted, r.key, o.credentials.session, nil))
 		}
 	case errors.Is(o.err, ErrSessionExpired):
-		r.states.with(r.key, func(st *keyState) { st.lastError = o.err })
+		r.states.with(r.key, func(st *keyState) { st.fail(o.err, r.clock.Now()) })
 		if o.session != nil && r.states.setExpired(r.key, o.session, r.why == Rejected && o.session.AccessToken == r.stale.AccessToken, o.err) {
 			r.emit(newEvent(SessionOver, r.key, o.session, o.err))
 		}
 	case !o.heldBack && !errors.Is(o.err, ErrNoSession):
-		r.states.with(r.key, func(st *keyState) { st.lastError = o.err })
+		r.states.with(r.key, func(st *keyState) { st.fail(o.err, r.clock.Now()) })
 		r.emit(newEvent(RefreshFailed, r.key, r.stale, o.err))
 	}
 	return current

@@ -98,6 +98,9 @@ func (r *Rejections) Refused(t Target, now time.Time) {
 func (r *Rejections) expire(now time.Time) {
 	r.refreshes = slices.DeleteFunc(r.refreshes, func(c rejection) bool { return now.Sub(c.at) >= rejectionWindow })
 	r.endpoints = slices.DeleteFunc(r.endpoints, func(e refusal) bool { return now.Sub(e.until) >= 2*rejectionWindow })
+	if len(r.refreshes) == 0 && len(r.endpoints) == 0 {
+		*r = Rejections{} // what it had room for
+	}
 }
 
 // Over reports whether nothing is remembered any more.
