@@ -22,7 +22,6 @@
 package pgxstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -87,7 +86,10 @@ type Store struct {
 	core   *remote.Store
 }
 
-var _ walletauth.TokenStore = (*Store)(nil)
+var (
+	_ walletauth.TokenStore = (*Store)(nil)
+	_ walletauth.Replacer   = (*Store)(nil)
+)
 
 var errNoPool = errors.New("pgxstore: Store.Pool is nil")
 
@@ -124,6 +126,20 @@ func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Cont
 	return s.core.Update(ctx, key, fn)
 }
 
+// Replace is [walletauth.Replacer.Replace]: [walletauth.Save] and
+// [walletauth.Delete] use it where the stored session cannot be read.
+//
+// The errors: that Pool is nil; that of ctx, if it ended while waiting for the
+// lease; that of the Codec, if it cannot encode s; that of PostgreSQL, once it
+// has lasted for 5 seconds, or 15 while storing.
+func (s *Store) Replace(ctx context.Context, key string, session *walletauth.Session) error {
+	if s.Pool == nil {
+		return errNoPool
+	}
+	s.once.Do(s.begin)
+	return s.core.Replace(ctx, key, session)
+}
+
 // Close ends the goroutines and the connection that listens, and waits for
 // them. It leaves Pool open. It always returns nil, and may be called twice. The
 // store can be used on, as if LISTEN did not work. Without Close they end by
@@ -138,14 +154,15 @@ func (s *Store) Close() error {
 
 // begin sets what the methods work with.
 func (s *Store) begin() {
-	s.server = newServer(s.Pool, cmp.Or(s.Table, defaultTable))
+	s.server = newServer(s.Pool, s.Table)
 	s.core = remote.New(remote.Config{
 		Name:   "pgxstore",
 		Server: s.server,
 		Codec:  s.Codec,
 		Lease:  s.Lease,
-		Trust:  s.CacheFor,
-		Copies: s.MaxCopies,
-		AtOnce: int(s.Pool.Config().MaxConns) * 3 / 4, // the rest is left to others
+
+		MaxStaleness: s.CacheFor,
+		MaxCopies:    s.MaxCopies,
+		MaxInFlight:  int(s.Pool.Config().MaxConns) * 3 / 4, // the rest is left to others
 	})
 }

@@ -87,7 +87,10 @@ type Store struct {
 	core *remote.Store
 }
 
-var _ walletauth.TokenStore = (*Store)(nil)
+var (
+	_ walletauth.TokenStore = (*Store)(nil)
+	_ walletauth.Replacer   = (*Store)(nil)
+)
 
 var errNoClient = errors.New("redisstore: Store.Client is nil")
 
@@ -121,6 +124,29 @@ func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Cont
 	return s.ready().Update(ctx, key, fn)
 }
 
+// Replace is [walletauth.Replacer.Replace]: [walletauth.Save] and
+// [walletauth.Delete] use it where the stored session cannot be read. A Redis key
+// of another type is deleted.
+//
+// The errors: that Client is nil; that of ctx, if it ended while waiting for the
+// lease; that of the Codec, if it cannot encode s; that of Redis, once it has
+// lasted for 5 seconds, or 15 while storing.
+func (s *Store) Replace(ctx context.Context, key string, session *walletauth.Session) error {
+	if s.Client == nil {
+		return errNoClient
+	}
+	return s.ready().Replace(ctx, key, session)
+}
+
+// KeyName returns the name of the Redis key that holds the session of key: Prefix
+// and the SHA-256 of key in hexadecimal, so that neither a listing nor a backup
+// shows a key. Support staff find a user's session by it:
+//
+//	redis-cli HMGET "$name" w u
+func (s *Store) KeyName(key string) string {
+	return s.server().prefix + s.server().ID(key)
+}
+
 // Close ends the goroutines and the Pub/Sub connection, and waits for them. It
 // leaves Client open. It always returns nil, and may be called twice. The store
 // can be used on, as if Pub/Sub were down. Without Close they end by themselves:
@@ -137,26 +163,39 @@ func (s *Store) ready() *remote.Store {
 	s.once.Do(func() {
 		s.core = remote.New(remote.Config{
 			Name:   "redisstore",
-			Server: &server{client: s.Client, prefix: cmp.Or(s.Prefix, "walletauth:")},
+			Server: s.server(),
 			Codec:  s.Codec,
 			Lease:  s.Lease,
-			Trust:  s.CacheFor,
-			Copies: s.MaxCopies,
-			AtOnce: atOnce(s.Client),
+
+			MaxStaleness: s.CacheFor,
+			OnlyInOutage: isRing(s.Client),
+			MaxCopies:    s.MaxCopies,
+			MaxInFlight:  maxInFlight(s.Client),
 		})
 	})
 	return s.core
 }
 
-// atOnce leaves a quarter of the client's pool to others. Where the size is
+func (s *Store) server() *server {
+	return &server{client: s.Client, prefix: cmp.Or(s.Prefix, "walletauth:")}
+}
+
+func isRing(client redis.UniversalClient) bool {
+	_, ok := client.(*redis.Ring)
+	return ok
+}
+
+// maxInFlight leaves a quarter of the client's pool to others. Where the size is
 // not known it is go-redis's default on one core.
-func atOnce(client redis.UniversalClient) int {
+func maxInFlight(client redis.UniversalClient) int {
 	size := 10
 	switch client := client.(type) {
 	case *redis.Client:
 		size = client.Options().PoolSize
 	case *redis.ClusterClient:
-		size = client.Options().PoolSize // of each node; which one a key needs is not known here
+		size = client.Options().PoolSize // of each node, and so is what is in flight
+	case *redis.Ring:
+		size = client.Options().PoolSize
 	}
 	return size * 3 / 4
 }

@@ -231,7 +231,7 @@ func TestFlushed(t *testing.T) {
 	for i := range 5 {
 		save(t, s, "user", remotetest.Session(strconv.Itoa(i)))
 	}
-	if err := s.Client.Del(t.Context(), s.Prefix+"user").Err(); err != nil {
+	if err := s.Client.Del(t.Context(), s.KeyName("user")).Err(); err != nil {
 		t.Fatal(err)
 	}
 	save(t, s, "user", remotetest.Session("login"))
@@ -253,7 +253,7 @@ func TestLostWhileHeld(t *testing.T) {
 	save(t, s, "user", remotetest.Session("1"))
 	save(t, s, "user", remotetest.Session("2"))
 	err := s.Update(t.Context(), "user", func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
-		return remotetest.Session("3"), s.Client.Del(ctx, s.Prefix+"user").Err()
+		return remotetest.Session("3"), s.Client.Del(ctx, s.KeyName("user")).Err()
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -271,7 +271,7 @@ func TestExpiry(t *testing.T) {
 	session := remotetest.Session("1")
 	session.RefreshTokenExpiresAt = time.Now().Add(48 * time.Hour)
 	ttl := func() time.Duration {
-		d, err := s.Client.PTTL(t.Context(), s.Prefix+"user").Result()
+		d, err := s.Client.PTTL(t.Context(), s.KeyName("user")).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
