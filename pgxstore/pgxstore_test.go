@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -42,8 +43,43 @@ func TestProcesses(t *testing.T) {
 		})
 }
 
-func TestTakeover(t *testing.T) {
-	remotetest.Takeover(t, open, place(t, postgresURL(t)))
+func TestHistories(t *testing.T) { remotetest.Histories(t, open, place(t, postgresURL(t))) }
+
+func TestLosses(t *testing.T) {
+	s := newStore(t)
+	exec := func(statement, key string) error {
+		_, err := s.Pool.Exec(t.Context(), statement, pgx.QueryExecModeExec, []byte(key))
+		return err
+	}
+	remotetest.Losses(t, s, remotetest.Hand{
+		Forget: func(key string) error { return exec("DELETE FROM "+s.Table+" WHERE key_hash = sha256($1)", key) },
+		Keep: func(key string) func() error {
+			kept := fmt.Sprintf("%s_kept_%d", s.Table, tables.Add(1))
+			statement := "CREATE TABLE " + kept + " AS SELECT * FROM " + s.Table + " WHERE key_hash = sha256('" + key + "')"
+			if _, err := s.Pool.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _, _ = s.Pool.Exec(context.Background(), "DROP TABLE "+kept) })
+			return func() error {
+				if err := exec("DELETE FROM "+s.Table+" WHERE key_hash = sha256($1)", key); err != nil {
+					return err
+				}
+				return exec("INSERT INTO "+s.Table+" SELECT * FROM "+kept+" WHERE key_hash = sha256($1)", key)
+			}
+		},
+		Spoil: func(key string) error {
+			return exec("UPDATE "+s.Table+" SET data = 'x', stamp = 'another' WHERE key_hash = sha256($1)", key)
+		},
+		Deafen: func() error {
+			_, err := s.Pool.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'")
+			return err
+		},
+		Another: func() walletauth.TokenStore {
+			another := &pgxstore.Store{Pool: s.Pool, Table: s.Table, CacheFor: -1}
+			t.Cleanup(func() { _ = another.Close() })
+			return another
+		},
+	})
 }
 
 // TestPgBouncer runs it all behind PgBouncer in transaction mode, on a pool

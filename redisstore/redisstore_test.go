@@ -65,8 +65,41 @@ func TestProcesses(t *testing.T) {
 		})
 }
 
-func TestTakeover(t *testing.T) {
-	remotetest.Takeover(t, open, place(t))
+func TestHistories(t *testing.T) { remotetest.Histories(t, open, place(t)) }
+
+func TestLosses(t *testing.T) {
+	s := newStore(t)
+	remotetest.Losses(t, s, hand(t, s, func(key string) error {
+		return s.Client.HSet(t.Context(), s.KeyName(key), "d", "{}", "s", "another").Err()
+	}))
+}
+
+// TestWrongType: a key that is not a hash is a session that cannot be read.
+func TestWrongType(t *testing.T) {
+	s := newStore(t)
+	remotetest.Losses(t, s, hand(t, s, func(key string) error {
+		return s.Client.Set(t.Context(), s.KeyName(key), "a string", 0).Err()
+	}))
+}
+
+func hand(t *testing.T, s *redisstore.Store, spoil func(key string) error) remotetest.Hand {
+	return remotetest.Hand{
+		Forget: func(key string) error { return s.Client.Del(t.Context(), s.KeyName(key)).Err() },
+		Keep: func(key string) func() error {
+			dump, err := s.Client.Dump(t.Context(), s.KeyName(key)).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() error { return s.Client.RestoreReplace(t.Context(), s.KeyName(key), 0, dump).Err() }
+		},
+		Spoil:  spoil,
+		Deafen: func() error { return s.Client.Do(t.Context(), "CLIENT", "KILL", "TYPE", "pubsub").Err() },
+		Another: func() walletauth.TokenStore {
+			another := &redisstore.Store{Client: s.Client, Prefix: s.Prefix, CacheFor: -1}
+			t.Cleanup(func() { _ = another.Close() })
+			return another
+		},
+	}
 }
 
 // TestCluster: whatever a key holds, the client of a cluster finds its slot.

@@ -11,7 +11,7 @@ import (
 // that a thousand refreshes do not queue up in front of the program's own
 // queries: the client's pool belongs to the program.
 //
-// Half of the room is for urgent calls alone: saves, renewals and releases. In
+// Half of the room, rounded down, is for urgent calls alone: saves, renewals and releases. In
 // one queue for all, ten thousand who want a lease after a stall would stand
 // in front of those who have a new token to store.
 type semaphore struct {
@@ -21,7 +21,7 @@ type semaphore struct {
 func newSemaphore(maxInFlight int) semaphore {
 	return semaphore{
 		all:      make(chan struct{}, max(2, maxInFlight)),
-		ordinary: make(chan struct{}, max(1, maxInFlight/2)),
+		ordinary: make(chan struct{}, max(1, (maxInFlight+1)/2)),
 	}
 }
 

@@ -113,63 +113,6 @@ func (m *Members) awaitQuiet(ctx context.Context) {
 	}
 }
 
-// Takeover stops a process in its Update for longer than its lease. When it
-// goes on it learns that it must not begin anything, and what it stores is
-// taken if and only if nobody has stored anything since: a session or, after a
-// logout, none.
-func Takeover(t *testing.T, open Open, place string) {
-	const lease = 500 * time.Millisecond
-	store := open.store(t, place, lease)
-	for key, c := range map[string]struct {
-		meanwhile func(context.Context, *walletauth.Session) (*walletauth.Session, error)
-		want      string // the id of the session in the end
-		refused   bool
-	}{
-		"nobody stored":          {func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) { return s, nil }, "late", false},
-		"another process stored": {func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return Session("next"), nil }, "next", true},
-		"a logout":               {func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return nil, nil }, "", true},
-	} {
-		t.Run(key, func(t *testing.T) {
-			if err := walletauth.Save(t.Context(), store, key, Session("first")); err != nil {
-				t.Fatal(err)
-			}
-			p := start(t, order{Do: "hold", Place: place, Lease: lease, Key: key})
-			p.ready()
-			p.signal(syscall.SIGSTOP)
-			if err := store.Update(t.Context(), key, c.meanwhile); err != nil {
-				t.Errorf("the Update after the lease had ended: %v", err)
-			}
-			p.end()
-			p.signal(syscall.SIGCONT)
-			var h held
-			p.finish(&h)
-			if !h.CtxEnded {
-				t.Error("the ctx of a process that was stopped past its lease had not ended")
-			}
-			if (h.Err != "") != c.refused {
-				t.Errorf("the late Update returned %q, refused should be %v", h.Err, c.refused)
-			}
-			if id := stored(t, store, key); id != c.want {
-				t.Errorf("in the end the session is %q, want %q", id, c.want)
-			}
-		})
-	}
-}
-
-// stored is the id of the session that the server holds, "" if none.
-func stored(t *testing.T, store walletauth.TokenStore, key string) (id string) {
-	t.Helper()
-	if err := store.Update(t.Context(), key, func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
-		if s != nil {
-			id = s.ID
-		}
-		return s, nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
 // Visibility logs how long it takes until 8 processes see an Update of another
 // one. That all see all in the end is what it checks: it is paced so that
 // no process can skip one.

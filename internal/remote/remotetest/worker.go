@@ -28,6 +28,9 @@ type order struct {
 	Key   string
 	URL   string // of the API
 	Every time.Duration
+
+	Next   *walletauth.Session // what a job stores
+	Insist bool                // and does again if it is called again
 }
 
 // Open opens the store at a place, in the form that the tests of the store
@@ -191,14 +194,21 @@ func watch(store walletauth.TokenStore, o order) error {
 // held is what a process that held a lease reports.
 type held struct {
 	CtxEnded bool   // before fn began anything
+	Calls    int    // of fn
 	Err      string // of Update
 }
 
 // hold stays in an Update until standard input ends, then looks at its ctx and
-// stores a session all the same.
+// stores a session all the same. Called again, it leaves what is there.
 func hold(store walletauth.TokenStore, o order) error {
 	var h held
-	err := store.Update(context.Background(), o.Key, func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
+	err := store.Update(context.Background(), o.Key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		if h.Calls++; h.Calls > 1 && !o.Insist {
+			return current, nil
+		}
+		if h.Calls > 1 {
+			return o.Next, nil
+		}
 		if err := say("ready"); err != nil {
 			return nil, err
 		}
@@ -206,7 +216,7 @@ func hold(store walletauth.TokenStore, o order) error {
 			return nil, err
 		}
 		h.CtxEnded = ctx.Err() != nil
-		return Session("late"), nil
+		return o.Next, nil
 	})
 	if err != nil {
 		h.Err = err.Error()
