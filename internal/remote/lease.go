@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,6 +35,7 @@ type lease struct {
 	id    string
 	owner Stamp
 	grant Grant
+	asked atomic.Bool // the server was: it may have granted it
 
 	mu   sync.Mutex // guards ends
 	ends time.Time  // when it does, unless it is renewed
@@ -58,7 +60,9 @@ func (s *Store) acquire(ctx context.Context, id string, force bool) (*lease, err
 			failing = time.Now()
 		}
 		if err != nil && (!s.client.transient(err) || time.Since(failing) > retryFor) {
-			go l.release(ctx) // it may have been granted
+			if l.asked.Load() {
+				go l.release(ctx) // it may have been granted
+			}
 			return nil, fmt.Errorf("acquire the lease: %w", err)
 		}
 		sleep(ctx, jitter(pause))
@@ -78,6 +82,7 @@ func (l *lease) try(ctx context.Context, force bool) (bool, error) {
 	l.prolong(time.Now())
 	answered := begin(ctx, call[granted]{where: l.client.shardOf(l.id), timeout: answerWithin,
 		do: func(ctx context.Context) (g granted, err error) {
+			l.asked.Store(true)
 			g.Grant, g.ok, err = l.Server.Acquire(ctx, l.id, l.owner, l.Lease, force)
 			return g, err
 		}})
@@ -86,7 +91,11 @@ func (l *lease) try(ctx context.Context, force bool) (bool, error) {
 		l.grant = a.value.Grant
 		return a.value.ok && a.err == nil, a.err
 	case <-ctx.Done():
-		go func() { <-answered; l.release(ctx) }()
+		go func() {
+			if <-answered; l.asked.Load() {
+				l.release(ctx)
+			}
+		}()
 		return false, ctx.Err()
 	}
 }

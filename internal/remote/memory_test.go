@@ -16,6 +16,7 @@ import (
 // moment. What a real one does the tests of the stores show.
 type memory struct {
 	fault func(method string) error // called first; an error is the answer, and nothing has happened
+	away  func(id string) bool      // reports that calls for id fail
 	lost  func(method string) bool  // called last; true loses the answer, not the effect
 	deaf  bool                      // there is no subscription
 
@@ -42,11 +43,15 @@ func (m *memory) call(method, id string, do func(*row)) error {
 			return err
 		}
 	}
+	if m.away != nil && m.away(id) {
+		return errNetwork
+	}
 	m.mu.Lock()
 	if m.rows == nil {
 		m.rows, m.calls = make(map[string]*row), make(map[string]int)
 	}
 	m.calls[method]++
+	m.calls[method+" "+id]++
 	r := m.rows[id]
 	if r == nil {
 		r = new(row)
@@ -154,7 +159,11 @@ func (m *memory) Subscribe(context.Context, string) (Subscription, error) {
 }
 
 func (m *memory) Probe(_ context.Context, shard, _, payload string) error {
-	return m.call("Probe"+shard, "", func(*row) { m.tell(Message{Echo: payload}) })
+	id := ""
+	if shard != "" {
+		id = shard + "/"
+	}
+	return m.call("Probe", id, func(*row) { m.tell(Message{Echo: payload}) })
 }
 
 // Shard: keys like "b/key" lie in a shard of that name.
