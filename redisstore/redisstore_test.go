@@ -82,6 +82,70 @@ func TestWrongType(t *testing.T) {
 	}))
 }
 
+// TestOtherKeysOfAWrongType: a key that cannot be read, and is asked for all the
+// time, keeps nobody from the changes of the others.
+func TestOtherKeysOfAWrongType(t *testing.T) {
+	here := newStore(t)
+	there := &redisstore.Store{Client: here.Client, Prefix: here.Prefix}
+	defer there.Close()
+	if err := here.Client.Set(t.Context(), here.KeyName("bad"), "a string", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		if _, err := here.Load(t.Context(), "bad"); !errors.Is(err, walletauth.ErrUnreadable) {
+			t.Fatalf("Load of a key of a wrong type: %v", err)
+		}
+		save(t, there, "user", remotetest.Session(strconv.Itoa(i)))
+		remotetest.AwaitID(t, here, "user", strconv.Itoa(i))
+	}
+}
+
+// TestRing: its shards do not tell each other of changes, so every Load asks. When
+// all of them are down, which panics in go-redis, copies serve.
+func TestRing(t *testing.T) {
+	a, b := ownServer(t), ownServer(t)
+	newRing := func() *redis.Ring {
+		ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": a.Socket, "b": b.Socket}, DialTimeout: time.Second,
+			NewClient: func(o *redis.Options) *redis.Client { o.Network = "unix"; return redis.NewClient(o) }})
+		t.Cleanup(func() { _ = ring.Close() })
+		return ring
+	}
+	here, there := &redisstore.Store{Client: newRing()}, &redisstore.Store{Client: newRing()}
+	defer here.Close()
+	defer there.Close()
+	for i := range 10 {
+		for _, key := range []string{"user-1", "user-2", "user-3"} {
+			id := key + strconv.Itoa(i)
+			save(t, there, key, remotetest.Session(id))
+			if s, err := here.Load(t.Context(), key); err != nil || s.ID != id {
+				t.Fatalf("Load after a save in another process: %v, %v, want %s", s, err, id)
+			}
+		}
+	}
+	a.Stop(syscall.SIGKILL)
+	b.Stop(syscall.SIGKILL)
+	for range 10 {
+		if _, err := here.Load(t.Context(), "user-1"); err != nil {
+			t.Errorf("Load while all shards are down: %v", err)
+		}
+	}
+}
+
+// TestKeyName: names hold a hash, and KeyName finds the one of a key.
+func TestKeyName(t *testing.T) {
+	s := newStore(t)
+	for _, key := range []string{"", "user-42", "a:b {c}", "\x00\xff"} {
+		save(t, s, key, remotetest.Session("1"))
+		name := s.KeyName(key)
+		if n, err := s.Client.HExists(t.Context(), name, "d").Result(); err != nil || !n {
+			t.Errorf("there is no session under %q (%v)", name, err)
+		}
+		if key != "" && strings.Contains(name, key) {
+			t.Errorf("the name %q shows the key", name)
+		}
+	}
+}
+
 func hand(t *testing.T, s *redisstore.Store, spoil func(key string) error) remotetest.Hand {
 	return remotetest.Hand{
 		Forget: func(key string) error { return s.Client.Del(t.Context(), s.KeyName(key)).Err() },

@@ -80,6 +80,29 @@ func TestOneShardDown(t *testing.T) {
 	})
 }
 
+// TestShardUnheard: of a shard whose messages do not come, as when the bus of a
+// cluster is cut, copies are used for 5 seconds. Those of others are used on.
+func TestShardUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &memory{shards: []string{"b"}, mute: func(id string) bool { return strings.HasPrefix(id, "b/") }}
+		s, other := newTestStore(t, server), newTestStore(t, server)
+		save(t, s, "b/k", 1)
+		save(t, s, "k", 1)
+		<-time.After(time.Minute)
+		wantLoad(t, s, "b/k", 1)
+		wantLoad(t, s, "k", 1)
+		before := server.count("Read k")
+		save(t, other, "b/k", 2)
+		<-time.After(5 * time.Second)
+		wantLoad(t, s, "b/k", 2)
+		<-time.After(time.Minute)
+		wantLoad(t, s, "k", 1)
+		if n := server.count("Read k") - before; n != 0 {
+			t.Errorf("a key of the shard that is heard was read %d times, want 0", n)
+		}
+	})
+}
+
 // TestShardThatHangs: calls to it use up no room of the others.
 func TestShardThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

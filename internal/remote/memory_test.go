@@ -17,6 +17,7 @@ import (
 type memory struct {
 	fault func(method string) error // called first; an error is the answer, and nothing has happened
 	away  func(id string) bool      // reports that calls for id fail
+	mute  func(id string) bool      // reports that no message of id, or of a probe of its shard, is delivered
 	lost  func(method string) bool  // called last; true loses the answer, not the effect
 	deaf  bool                      // there is no subscription
 
@@ -127,7 +128,9 @@ func (m *memory) Save(_ context.Context, id string, c Change) (fence int64, ok b
 		r.leaseFence = max(r.leaseFence, fence)
 		r.Record = Record{Stamp: c.Stamp, Fence: fence, Data: c.Data}
 		r.free(c.Stamp)
-		m.tell(Message{ID: id, Fence: fence, Deleted: c.Data == nil})
+		if m.mute == nil || !m.mute(id) {
+			m.tell(Message{ID: id, Fence: fence, Deleted: c.Data == nil})
+		}
 	})
 	return fence, ok, err
 }
@@ -163,7 +166,11 @@ func (m *memory) Probe(_ context.Context, shard, _, payload string) error {
 	if shard != "" {
 		id = shard + "/"
 	}
-	return m.call("Probe", id, func(*row) { m.tell(Message{Echo: payload}) })
+	return m.call("Probe", id, func(*row) {
+		if m.mute == nil || !m.mute(id) {
+			m.tell(Message{Echo: payload})
+		}
+	})
 }
 
 // Shard: keys like "b/key" lie in a shard of that name.
