@@ -42,7 +42,11 @@ func TestFleetWhileProcessesAreStopped(t *testing.T) {
 	})
 }
 
-func TestVisibility(t *testing.T) { remotetest.Visibility(t, open, place(t, postgresURL(t))) }
+func TestVisibility(t *testing.T) { remotetest.Visibility(t, open, place(t, postgresURL(t)), 20) }
+
+func BenchmarkVisibility(b *testing.B) {
+	remotetest.BenchmarkVisibility(b, open, place(b, postgresURL(b)))
+}
 
 func TestThousandKeys(t *testing.T) {
 	s := openStore(t, place(t, postgresURL(t)), 4)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"regexp"
 	"strconv"
@@ -168,7 +169,7 @@ func hand(t *testing.T, s *redisstore.Store, spoil func(key string) error) remot
 
 // TestCluster: whatever a key holds, the client of a cluster finds its slot.
 func TestCluster(t *testing.T) {
-	client := cluster(t)
+	client, _ := cluster(t, 1)
 	n := 0
 	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
 		n++
@@ -182,6 +183,39 @@ func TestCluster(t *testing.T) {
 	for i := range 20 {
 		save(t, here, "user", remotetest.Session(strconv.Itoa(i)))
 		remotetest.AwaitID(t, there, "user", strconv.Itoa(i))
+	}
+}
+
+// TestClusterShardDown: when one shard of three is down, its keys are served from
+// their copies, and changes of all others are seen.
+func TestClusterShardDown(t *testing.T) {
+	client, nodes := cluster(t, 3)
+	here, there := &redisstore.Store{Client: client}, &redisstore.Store{Client: client}
+	defer here.Close()
+	defer there.Close()
+	keys := make([]string, 30) // some of which lie in each shard
+	for i := range keys {
+		keys[i] = fmt.Sprint("user-", i)
+		save(t, there, keys[i], remotetest.Session("first"))
+		remotetest.AwaitID(t, here, keys[i], "first")
+	}
+	nodes[1].Stop(syscall.SIGKILL)
+	up := 0
+	for _, key := range keys {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := walletauth.Save(ctx, there, key, remotetest.Session("second"))
+		cancel()
+		if err != nil {
+			if s, err := here.Load(t.Context(), key); err != nil || s.ID != "first" {
+				t.Errorf("Load of a key whose shard is down: %v, %v", s, err)
+			}
+			continue
+		}
+		up++
+		remotetest.AwaitID(t, here, key, "second")
+	}
+	if up == 0 || up == len(keys) {
+		t.Errorf("%d of %d keys are in shards that are up", up, len(keys))
 	}
 }
 

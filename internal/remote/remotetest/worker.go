@@ -38,7 +38,7 @@ type order struct {
 type Open func(place string, lease time.Duration) (walletauth.TokenStore, error)
 
 // store opens a store for the time of a test.
-func (open Open) store(t *testing.T, place string, lease time.Duration) walletauth.TokenStore {
+func (open Open) store(t testing.TB, place string, lease time.Duration) walletauth.TokenStore {
 	t.Helper()
 	store, err := open(place, lease)
 	if err != nil {
@@ -156,39 +156,44 @@ func get(client *http.Client, o order) error {
 	return err
 }
 
-// watch loads until standard input ends, and reports how long after its making
-// it saw each session: the id of a session is the time it was made.
+// watch loads until standard input ends. Of each session it says how long after
+// its making it saw it: the id of a session is the time it was made.
 func watch(store walletauth.TokenStore, o order) error {
 	ctx := until(os.Stdin)
 	tick := time.NewTicker(o.Every)
 	defer tick.Stop()
-	delays := []time.Duration{}
-	last := ""
+	last, sights := "", 0
 	for ctx.Err() == nil {
 		s, err := store.Load(context.Background(), o.Key)
 		if err != nil {
 			return err
 		}
 		if s.ID != last {
-			made, err := time.Parse(time.RFC3339Nano, s.ID)
-			if err != nil {
+			if err := sayDelay(s, last == ""); err != nil {
 				return err
 			}
-			if last == "" {
-				err = say("ready")
-			} else {
-				delays = append(delays, time.Since(made))
+			if last != "" {
+				sights++
 			}
-			if last = s.ID; err != nil {
-				return err
-			}
+			last = s.ID
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	return say(delays)
+	return say(sights)
+}
+
+func sayDelay(s *walletauth.Session, isFirst bool) error {
+	if isFirst {
+		return say("ready")
+	}
+	made, err := time.Parse(time.RFC3339Nano, s.ID)
+	if err != nil {
+		return err
+	}
+	return say(time.Since(made))
 }
 
 // held is what a process that held a lease reports.
@@ -226,14 +231,14 @@ func hold(store walletauth.TokenStore, o order) error {
 
 // process is another process at work.
 type process struct {
-	t     *testing.T
+	t     testing.TB
 	cmd   *exec.Cmd
 	stdin io.Closer
 	said  *bufio.Reader
 }
 
 // start starts a process that ends with the test at the latest.
-func start(t *testing.T, o order) *process {
+func start(t testing.TB, o order) *process {
 	t.Helper()
 	text, err := json.Marshal(o)
 	if err != nil {
