@@ -11,8 +11,9 @@
 // while Redis cannot be reached, copies serve on.
 //
 // An Update holds a lease with a fence. When its process dies, others wait for
-// the rest of the lease; when it was only stopped, what it stores late is taken
-// unless a later holder has stored something.
+// the rest of the lease. When it was only stopped, what it stores late is taken
+// unless somebody else has stored something: then the newer stays, and fn is
+// called again with it. Of two states of one login the later expiry stays.
 //
 // # What Redis has to promise
 //
@@ -47,20 +48,22 @@ import (
 type Store struct {
 	// Client reaches Redis: a *redis.Client, also one with Sentinel, or a
 	// *redis.ClusterClient. Required. The caller closes it, after Close. With a
-	// *redis.Ring, whose shards do not tell each other of changes, an Update is
-	// seen by other processes after CacheFor only.
+	// *redis.Ring, whose shards do not tell each other of changes, every Load asks
+	// Redis, and copies serve only while it cannot be reached. A type of another
+	// package counts as a single node.
 	Client redis.UniversalClient
 
-	// Prefix begins the name of every Redis key and of the Pub/Sub channel;
-	// the key of the session follows as it is. If empty, "walletauth:".
+	// Prefix begins the name of every Redis key and of the Pub/Sub channel; a hash
+	// of the session's key follows, see KeyName. If empty, "walletauth:".
 	// Stores share their sessions if they have the same Prefix, Redis and
 	// logical database.
 	Prefix string
 
 	// Lease is for how long the process that runs an Update may be silent
 	// before another may begin one of the same key. It is renewed at every
-	// third of it. If zero or negative, 30 seconds. It is what others wait
-	// after a crash; it does not bound an Update.
+	// third of it. If zero or negative, 15 seconds. It is what others wait
+	// after a crash; it does not bound an Update. Processes that share sessions
+	// should have the same.
 	Lease time.Duration
 
 	// CacheFor is for how long a local copy is used while nothing vouches for it,
@@ -98,8 +101,9 @@ var errNoClient = errors.New("redisstore: Store.Client is nil")
 // current. The Session is shared. Load does not wait for an Update.
 //
 // The errors: one wrapping [walletauth.ErrNoSession]; that Client is nil; that
-// of ctx; that of the Codec, if it cannot read what is stored; that of Redis,
-// once it has lasted for 5 seconds, if there is no copy to answer with.
+// of ctx; one wrapping [walletauth.ErrUnreadable] if what is stored cannot be read;
+// that of Redis, once it has lasted for 5 seconds, if there is no copy to answer
+// with.
 func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	if s.Client == nil {
 		return nil, errNoClient
@@ -110,13 +114,15 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 // Update is [walletauth.TokenStore.Update]. The exclusion is a lease in Redis:
 // see [Store.Lease]. While fn runs no connection is held. What fn returns is
 // stored though ctx has ended meanwhile, and tried again for 15 seconds if
-// Redis cannot be reached.
+// Redis cannot be reached. fn is called again if another process has stored
+// something else meanwhile, because the lease was lost or its last holder was
+// late.
 //
 // The errors: that of fn, as it is; that Client is nil; that of ctx, if it
-// ended before fn was called; that of the Codec; that of Redis, once it has
-// lasted for 5 seconds; that the lease was lost and its next holder has stored
-// something else. In all these cases the stored session stays, but for an
-// error of Redis while storing: then either may be stored.
+// ended before fn was called; one wrapping [walletauth.ErrUnreadable]; that of the
+// Codec, if it cannot encode; that of Redis, once it has lasted for 5 seconds. In
+// all these cases the stored session stays, but for an error of Redis while
+// storing: then either may be stored.
 func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error)) error {
 	if s.Client == nil {
 		return errNoClient
