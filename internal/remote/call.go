@@ -80,13 +80,16 @@ func begin[T any](ctx context.Context, c call[T]) <-chan result[T] {
 		r := result[T]{err: errors.New("the client ended its goroutine (runtime.Goexit)")}
 		defer func() { done <- r }()
 		defer recoverPanic(&r.err)
-		leave, err := c.where().calls.enter(ctx, c.urgent)
+		shard := c.where()
+		leave, err := shard.calls.enter(ctx, c.urgent)
 		if err != nil {
 			r.err = err
 			return
 		}
 		defer leave()
-		r.value, r.err = c.do(ctx)
+		if r.value, r.err = c.do(ctx); r.err == nil {
+			shard.answered.Store(time.Now().UnixNano())
+		}
 	}()
 	return done
 }
@@ -113,10 +116,21 @@ func retry[T any](ctx context.Context, s *client, limit time.Duration, c call[T]
 	began := time.Now()
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		value, err := once(ctx, c)
-		if err == nil || !s.transient(err) || time.Since(began) > limit || !sleep(ctx, jitter(pause)) {
+		if err == nil || !s.transient(err) || exhausted(err, c.where(), began, limit) || !sleep(ctx, jitter(pause)) {
 			return value, err
 		}
 	}
+}
+
+// exhausted reports whether a call that fails since began has failed for long
+// enough. Who waits in vain for a server that answers others is in a queue: that
+// counts for a quarter.
+func exhausted(err error, s *shard, began time.Time, limit time.Duration) bool {
+	waited := time.Since(began)
+	if errors.Is(err, errTimeout) && waited < 4*limit && time.Since(time.Unix(0, s.answered.Load())) < limit {
+		return false
+	}
+	return waited > limit
 }
 
 func (c *client) transient(err error) bool {

@@ -238,6 +238,27 @@ func (s *panickingSubscription) Close() {
 	s.of.at("Close")
 }
 
+// TestBusyServer: who waits longer in the queue for a server that answers than one
+// waits for a server that does not is served.
+func TestBusyServer(t *testing.T) {
+	const keys, perCall = 75, 200 * time.Millisecond // 15 seconds of acquiring, one after the other
+	synctest.Test(t, func(t *testing.T) {
+		server := &memory{fault: func(string) error { <-time.After(perCall); return nil }}
+		s := New(Config{Name: "test", Server: server, MaxInFlight: 2, MaxStaleness: -1})
+		defer s.Close()
+		var all sync.WaitGroup
+		for i := range keys {
+			all.Go(func() {
+				if err := walletauth.Save(t.Context(), s, fmt.Sprint(i), session(i)); err != nil {
+					t.Errorf("key %d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
+		<-time.After(time.Minute)
+	})
+}
+
 // TestStall: when the server stands still for 10 seconds in the middle of 10,000
 // refreshes, over a pool of 4, whatever was refreshed is stored.
 func TestStall(t *testing.T) {

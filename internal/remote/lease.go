@@ -59,7 +59,7 @@ func (s *Store) acquire(ctx context.Context, id string, force bool) (*lease, err
 		case failing.IsZero():
 			failing = time.Now()
 		}
-		if err != nil && (!s.client.transient(err) || time.Since(failing) > retryFor) {
+		if err != nil && (!s.client.transient(err) || exhausted(err, s.client.shard(id), failing, retryFor)) {
 			if l.asked.Load() {
 				go l.release(ctx) // it may have been granted
 			}

@@ -12,6 +12,7 @@ type shard struct {
 	calls  semaphore
 	outage outage
 
+	answered atomic.Int64              // when it did last, in nanoseconds of Unix time
 	verified atomic.Pointer[time.Time] // every change until then has been heard of; nil: none
 }
 
