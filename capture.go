@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/walletauth/walletauth/internal/api"
+	"github.com/walletauth/walletauth/internal/body"
 )
 
 // captureSession saves what a login's answer carries before the caller sees it,
@@ -29,33 +30,13 @@ func (t *Transport) captureSession(kind api.Kind, req *http.Request, resp *http.
 }
 
 func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.Response, error) {
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
-	resp.Body = &prefixedBody{prefix: data, err: err, ReadCloser: resp.Body}
+	data, _ := body.Peek(resp, maxReply) // an answer that breaks off behind a session is good enough
 	s := readLogin(resp.Header, data)
-	if s == nil || err != nil {
+	if s == nil {
 		return resp, nil
 	}
 	c, _ := newCredentials(s, t.ProjectID) // nil if it cannot be sent, which the next request says
 	return t.capture(req, resp, &pendingWrite{session: s, states: []*Session{nil}, before: s.CreatedAt}, c)
-}
-
-// prefixedBody is a body of which prefix was read already, until err.
-type prefixedBody struct {
-	prefix []byte
-	err    error
-	io.ReadCloser
-}
-
-func (b *prefixedBody) Read(p []byte) (int, error) {
-	if len(b.prefix) > 0 {
-		n := copy(p, b.prefix)
-		b.prefix = b.prefix[n:]
-		return n, nil
-	}
-	if b.err != nil {
-		return 0, b.err
-	}
-	return b.ReadCloser.Read(p)
 }
 
 // readLogin returns the session in the body of a login's answer, nil if there
@@ -64,7 +45,7 @@ func readLogin(h http.Header, data []byte) *Session {
 	if strings.EqualFold(h.Get("Content-Encoding"), "gzip") { // the caller asked for it, or net/http had unpacked it
 		data = unzip(data)
 	}
-	if len(data) > maxReply {
+	if len(data) >= maxReply {
 		return nil // it is cut off there, and what is missing might belong to it
 	}
 	s, err := decodeSession(data)
@@ -80,7 +61,7 @@ func unzip(packed []byte) []byte {
 	if err != nil {
 		return nil
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxReply+1))
+	data, err := io.ReadAll(io.LimitReader(r, maxReply))
 	if err != nil {
 		return nil
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,24 +26,35 @@ func closeBody(req *http.Request, err error) error {
 // API by one.
 func (t *Transport) passThrough(req *http.Request) (*http.Response, error) {
 	if err := t.origin.WrongNetwork(req.URL); err != nil {
-		if _, caller := copyHeader(req.Header); !caller.authorization {
+		if _, caller := api.CopyHeader(req.Header); !caller.Authorization {
 			return nil, closeBody(req, err)
 		}
 	}
 	return t.send(req, req)
 }
 
+// sendToAPI sends a request to the API. It returns the session that was used.
+func (t *Transport) sendToAPI(req *http.Request, kind api.Kind) (*http.Response, *Session, error) {
+	header, caller := api.CopyHeader(req.Header)
+	if !caller.Authorization && (kind == api.WithSession || kind == api.Logout) {
+		return t.sendWithSession(req, header, caller)
+	}
+	_, token, _ := strings.Cut(header.Get(api.AuthHeader), " ")
+	resp, err := t.sendWithoutSession(req, header, caller)
+	return resp, &Session{AccessToken: token}, err
+}
+
 // sendWithoutSession sends a request that takes no token of ours: only the
 // project is added.
-func (t *Transport) sendWithoutSession(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
+func (t *Transport) sendWithoutSession(req *http.Request, header http.Header, caller api.CallerHeaders) (*http.Response, error) {
 	t.addProject(req, header, caller)
 	return t.send(req, cloneRequest(req, header, req.Body))
 }
 
 // addProject adds the project where no session is needed. It asks the store
 // only if it must, and does without: before a login there is no session.
-func (t *Transport) addProject(req *http.Request, header http.Header, caller callerHeaders) {
-	if caller.project {
+func (t *Transport) addProject(req *http.Request, header http.Header, caller api.CallerHeaders) {
+	if caller.Project {
 		return
 	}
 	project := t.ProjectID
@@ -54,15 +64,15 @@ func (t *Transport) addProject(req *http.Request, header http.Header, caller cal
 		}
 	}
 	if project != "" && validHeaderValue(project) {
-		header[projectHeader] = []string{project}
+		header[api.ProjectHeader] = []string{project}
 	}
 }
 
 // exchange is a request that is sent with a session's token.
 type exchange struct {
 	req         *http.Request
-	header      http.Header   // a copy, to which the token is added
-	caller      callerHeaders // what the caller had set
+	header      http.Header       // a copy, to which the token is added
+	caller      api.CallerHeaders // what the caller had set
 	key         string
 	credentials *credentials // what it was last sent with
 	sent        time.Time    // by the local clock
@@ -71,7 +81,7 @@ type exchange struct {
 
 // sendWithSession sends a request with the token of its session, and again after
 // a 401. It returns the session that was used last.
-func (t *Transport) sendWithSession(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, *Session, error) {
+func (t *Transport) sendWithSession(req *http.Request, header http.Header, caller api.CallerHeaders) (*http.Response, *Session, error) {
 	x := &exchange{req: req, header: header, caller: caller, key: t.key(req), sent: t.sessions.server.LocalNow()}
 	var err error
 	if x.credentials, err = t.sessions.valid(req.Context(), x.key, x.sent); err != nil {
@@ -128,12 +138,12 @@ func roundTrip(rt http.RoundTripper, req *http.Request) (*http.Response, error) 
 
 // authorize adds the session's headers to x, but none that the caller has set.
 func (t *Transport) authorize(x *exchange) {
-	x.header[authHeader] = x.credentials.auth[:]
-	if !x.caller.project {
-		x.header[projectHeader] = x.credentials.project[:]
+	x.header[api.AuthHeader] = x.credentials.auth[:]
+	if !x.caller.Project {
+		x.header[api.ProjectHeader] = x.credentials.project[:]
 	}
-	if !x.caller.source {
-		x.header[sourceHeader] = t.source
+	if !x.caller.Source {
+		x.header[api.SourceHeader] = t.source
 	}
 }
 
@@ -185,76 +195,4 @@ func (t *Transport) rewind(x *exchange, next *credentials) (out *http.Request, o
 	t.authorize(x)
 	out.Header = x.header
 	return out, true
-}
-
-const (
-	projectHeader = "X-Walletkit-Project-Id" // in the canonical form of net/http
-	sourceHeader  = "X-Walletkit-Token-Source"
-	authHeader    = "Authorization"
-)
-
-// callerHeaders are those of the three that the caller has set.
-type callerHeaders struct{ authorization, project, source bool }
-
-// copyHeader copies h with room for our three fields. A field that stands in
-// the map in another case than net/http's, put there past Header.Set, is the
-// same field and comes out in the usual case; one without a value counts as
-// not set.
-func copyHeader(h http.Header) (out http.Header, caller callerHeaders) {
-	out = make(http.Header, len(h)+missing(h))
-	for name, values := range h {
-		if ours := caller.find(name); ours != "" {
-			if !hasValue(values) || name != ours && out[ours] != nil {
-				continue
-			}
-			caller.set(ours)
-			name = ours
-		}
-		out[name] = values
-	}
-	return out, caller
-}
-
-// missing counts our fields that h lacks, where it matters: up to eight fields
-// fit into the smallest map there is, which saves two allocations.
-func missing(h http.Header) int {
-	n := 3
-	if len(h) <= 5 {
-		return n
-	}
-	for _, name := range [...]string{authHeader, projectHeader, sourceHeader} {
-		if _, ok := h[name]; ok {
-			n--
-		}
-	}
-	return n
-}
-
-// find returns the canonical name if name is one of our three.
-func (callerHeaders) find(name string) string {
-	switch {
-	case len(name) == len(authHeader) && strings.EqualFold(name, authHeader):
-		return authHeader
-	case len(name) == len(projectHeader) && strings.EqualFold(name, projectHeader):
-		return projectHeader
-	case len(name) == len(sourceHeader) && strings.EqualFold(name, sourceHeader):
-		return sourceHeader
-	default:
-		return ""
-	}
-}
-
-func (c *callerHeaders) set(name string) {
-	switch name {
-	case authHeader:
-		c.authorization = true
-	case projectHeader:
-		c.project = true
-	case sourceHeader:
-		c.source = true
-	}
-}
-
-func hasValue(values []string) bool {
-	return slices.ContainsFunc(values, func(v string) bool { return v != "" })
 }

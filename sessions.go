@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
 )
@@ -29,12 +27,13 @@ type sessions struct {
 // if it was due.
 func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*credentials, error) {
 	m.states.sweepIfDue(local)
-	c, err := m.load(ctx, key)
+	st := m.states.lookup(key)
+	c, err := m.loadInto(ctx, key, st)
 	if err != nil {
 		return nil, err
 	}
 	left := c.left(local, m.server)
-	if err, rejected := m.states.lookup(key).expiredError(c.session); err != nil {
+	if err, rejected := st.expiredError(c.session); err != nil {
 		if rejected || left <= 0 {
 			return nil, err
 		}
@@ -66,9 +65,13 @@ func (m *sessions) isValid(c *credentials) bool { return c.left(m.server.LocalNo
 // or what it has not taken yet. While the store fails, the session that was last
 // used serves on, but not where another one may be stored that cannot be read.
 func (m *sessions) load(ctx context.Context, key string) (*credentials, error) {
-	st := m.states.lookup(key)
+	return m.loadInto(ctx, key, m.states.lookup(key))
+}
+
+// loadInto is load for a key whose state is known, nil if it has none.
+func (m *sessions) loadInto(ctx context.Context, key string, st *keyState) (*credentials, error) {
 	generation := m.states.generationOf(st)
-	s, err := m.store.Load(ctx, key)
+	s, err := m.store.loadOver(ctx, key, st)
 	switch {
 	case err == nil:
 		return m.remember(st, key, generation, s)
@@ -102,90 +105,6 @@ func (m *sessions) remember(st *keyState, key string, generation uint64, s *Sess
 		m.states.remember(key, generation, c)
 	}
 	return c, err
-}
-
-// refreshOrUseCurrent waits for a refresh as long as that costs nothing: c is
-// still valid, and serves when the refresh fails, has to be retried, or takes too
-// long.
-func (m *sessions) refreshOrUseCurrent(ctx context.Context, key string, c *credentials) (*credentials, error) {
-	call, result, err := m.join(ctx, key, c.session, Expiring, false)
-	if errors.Is(err, errShutdown) {
-		return nil, err
-	}
-	if err != nil {
-		return c, nil
-	}
-	select {
-	case r := <-result:
-		next, err := m.result(ctx, call, r)
-		if err != nil && m.isValid(c) && !errors.Is(err, ErrNoSession) && !errors.Is(err, errOtherUser) {
-			return c, nil
-		}
-		return next, err
-	case <-call.failing:
-		if !m.isValid(c) {
-			return m.refresh(ctx, key, c.session, Expired)
-		}
-		return c, nil
-	case <-m.latestDeparture(ctx, c):
-		return c, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// latestDeparture fires when a request that waits has to leave if c is to arrive
-// in time, and the answer before the request's own deadline. It never does if it
-// is too late for c already: only a new token will do then.
-func (m *sessions) latestDeparture(ctx context.Context, c *credentials) <-chan time.Time {
-	local := m.server.LocalNow()
-	wait := m.windows(c.session, local).WaitAtMost(c.left(local, m.server))
-	if wait <= 0 {
-		return nil
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		wait = min(wait, deadline.Sub(m.clock.Now())/2)
-	}
-	return m.clock.After(wait)
-}
-
-// refresh waits for the session that replaces stale.
-func (m *sessions) refresh(ctx context.Context, key string, stale *Session, why Reason) (*credentials, error) {
-	call, result, err := m.join(ctx, key, stale, why, false)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case r := <-result:
-		return m.result(ctx, call, r)
-	case <-call.gaveUp:
-		return nil, *call.lastErr.Load()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// result is what a request gets that has waited for c. It never gets the session
-// of another user than the one it began with.
-func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (*credentials, error) {
-	o := r.Val.(outcome)
-	if o.err != nil {
-		return nil, o.err
-	}
-	next := o.credentials
-	if o.superseded {
-		latest, err := m.load(ctx, c.key)
-		if err != nil {
-			return nil, err
-		}
-		if latest.session.UserID == c.stale.UserID {
-			next = latest
-		}
-	}
-	if next.session.UserID != c.stale.UserID {
-		return nil, errOtherUser
-	}
-	return next, nil
 }
 
 // afterUnauthorized returns what to send a request to t again with that got a 401

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -101,8 +100,8 @@ type Transport struct {
 	// CaptureLogin saves the sessions that login responses carry: a 2xx answer
 	// of /users/login-anonymously, /users/verify-login or /users/refresh-token
 	// is stored under the request's key before the caller sees it, and a 2xx of
-	// /users/logout deletes the session it was for. Answers over 1 MiB or
-	// without a complete session are not captured. What the store does not take
+	// /users/logout deletes the session it was for. Answers of 1 MiB or more,
+	// or without a complete session, are not captured. What the store does not take
 	// is kept in memory and tried again, see SaveFailed and Status.Unsaved.
 	//
 	// It is off by default because it trusts the key: a server that logs in
@@ -158,22 +157,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if kind == api.Outside {
 		return t.passThrough(req)
 	}
-	resp, s, err := t.roundTrip(req, kind)
+	resp, s, err := t.sendToAPI(req, kind)
 	if err != nil || !t.CaptureLogin {
 		return resp, err
 	}
 	return t.captureSession(kind, req, resp, s)
-}
-
-// roundTrip sends a request to the API. It returns the session that was used.
-func (t *Transport) roundTrip(req *http.Request, kind api.Kind) (*http.Response, *Session, error) {
-	header, caller := copyHeader(req.Header)
-	if !caller.authorization && (kind == api.WithSession || kind == api.Logout) {
-		return t.sendWithSession(req, header, caller)
-	}
-	_, token, _ := strings.Cut(header.Get(authHeader), " ")
-	resp, err := t.sendWithoutSession(req, header, caller)
-	return resp, &Session{AccessToken: token}, err
 }
 
 // CloseIdleConnections closes the idle connections of Base, or of
