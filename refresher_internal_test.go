@@ -11,8 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/walletauth/walletauth/internal/api"
 	"github.com/walletauth/walletauth/internal/serverclock"
 )
 
@@ -160,52 +159,6 @@ func TestWhatMayReplaceAStaleSession(t *testing.T) {
 	}
 }
 
-func TestCopyOfAHeaderKeepsWhatIsNotOurs(t *testing.T) {
-	ofTheSameLengths := http.Header{
-		"Cache-Control": {"no-store"}, "Access-Control-Max-Age": {"1"}, "X-Of-Twenty-Four-Letters": {"2"},
-	}
-	for name := range ofTheSameLengths {
-		if n := len(name); n != len(authHeader) && n != len(projectHeader) && n != len(sourceHeader) {
-			t.Fatalf("%s is as long as none of ours", name)
-		}
-	}
-	for name, c := range map[string]struct {
-		header, want http.Header
-		caller       callerHeaders
-	}{
-		"names as long as ours":         {ofTheSameLengths, ofTheSameLengths, callerHeaders{}},
-		"beside one without a value":    {http.Header{authHeader: {""}, "A": {"1"}, "B": nil, "C": {""}}, http.Header{"A": {"1"}, "B": nil, "C": {""}}, callerHeaders{}},
-		"the usual of two spellings":    {http.Header{"authorization": {"odd"}, authHeader: {"usual"}}, http.Header{authHeader: {"usual"}}, callerHeaders{authorization: true}},
-		"the one spelling with a value": {http.Header{"AUTHORIZATION": {"odd"}, authHeader: nil}, http.Header{authHeader: {"odd"}}, callerHeaders{authorization: true}},
-		"all three": {
-			http.Header{"x-walletkit-project-id": {"p"}, "X-WALLETKIT-TOKEN-SOURCE": {"firebase"}, authHeader: {"own"}},
-			http.Header{projectHeader: {"p"}, sourceHeader: {"firebase"}, authHeader: {"own"}}, callerHeaders{true, true, true},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for range 100 { // in a map's orders
-				out, caller := copyHeader(c.header)
-				if diff := cmp.Diff(c.want, out); diff != "" || caller != c.caller {
-					t.Fatalf("caller %+v, want %+v; header (-want +got):\n%s", caller, c.caller, diff)
-				}
-			}
-		})
-	}
-}
-
-func FuzzRetryAfter(f *testing.F) {
-	f.Add("120")
-	f.Add("Sun, 01 Mar 2026 13:00:00 GMT")
-	f.Add("-1")
-	f.Add("99999999999999999999")
-	f.Add(" 7 ")
-	f.Fuzz(func(t *testing.T, value string) {
-		if got := retryAfter(http.Header{"Retry-After": {value}}, noon); got < 0 {
-			t.Fatalf("Retry-After %q is %v, which lies behind", value, got)
-		}
-	})
-}
-
 func FuzzRefreshReply(f *testing.F) {
 	f.Add(200, "application/json", `{"id":"s","created_at":"2026-03-01T12:00:00Z","project_id":"p","user_id":"u","access_token":"a","access_token_expires_at":"2026-03-01T12:05:00Z","refresh_token":"r","refresh_token_expires_at":"2026-04-01T12:05:00Z"}`)
 	f.Add(200, "application/json", `{"access_token":"a"}`)
@@ -234,7 +187,7 @@ func FuzzRefreshReply(f *testing.F) {
 			t.Fatalf("a failure is %v and %T, not a RefreshError", s, err)
 		}
 		over := errors.Is(err, ErrSessionExpired)
-		if _, _, ours := parseErrorResponse(header, []byte(body)); over != (ours && (status == 400 || status == 401 || status == 403)) {
+		if _, _, ours := api.ErrorResponse(header, []byte(body)); over != (ours && (status == 400 || status == 401 || status == 403)) {
 			t.Fatalf("status %d, %q and %q ended the session: %t", status, kind, body, over)
 		}
 		if over && transient(err) {
