@@ -267,6 +267,16 @@ func TestTheSessionsUsedLastAreRemembered(t *testing.T) {
 	}
 }
 
+func TestASessionThatWasUsedOnceIsRemembered(t *testing.T) {
+	m, c := newStates()
+	m.remember("key", 0, credentialsFor(t, sessionOf("user", 1)))
+	c.now = c.now.Add(time.Hour)
+	m.sweepIfDue(c.now)
+	if m.currentOf("key") == nil {
+		t.Error("the next sweep forgot it")
+	}
+}
+
 func TestWithoutRequestsNothingIsSwept(t *testing.T) {
 	m, c := newStates()
 	for i := range rememberedSessions {
