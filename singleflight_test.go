@@ -917,3 +917,54 @@ func TestKeepAliveDoesNotTradeATokenInForItself(t *testing.T) {
 		}
 	})
 }
+
+// loadTimes is a store that notes when it is asked, since began.
+type loadTimes struct {
+	walletauth.TokenStore
+	mu    sync.Mutex
+	began time.Time
+	at    []time.Duration
+}
+
+func (st *loadTimes) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	st.mu.Lock()
+	st.at = append(st.at, time.Since(st.began))
+	st.mu.Unlock()
+	return st.TokenStore.Load(ctx, key)
+}
+
+func TestKeepAlivesOfManyProcessesDoNotTryAgainAtOnce(t *testing.T) {
+	for what, spoil := range map[string]func(k *kept){
+		"a store that fails": func(k *kept) {
+			st := newKeptStore()
+			st.TokenStore, st.load = k.Store, func() error { return errFull }
+			k.Store = st
+		},
+		"a refresh that fails": func(k *kept) {
+			k.Refresher = refreshFunc(func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+				return nil, &walletauth.RefreshError{StatusCode: 404}
+			})
+		},
+	} {
+		inBubble(t, what, func(t *testing.T) {
+			k := newKept(t)
+			k.at(5*time.Minute + time.Second)
+			seen := map[time.Duration]bool{}
+			for range 8 {
+				st := &loadTimes{began: time.Now()}
+				other := k.another(spoil, func(k *kept) { st.TokenStore, k.Store = k.Store, st })
+				ctx, cancel := context.WithTimeout(t.Context(), 1300*time.Millisecond)
+				_ = other.KeepAlive(ctx)
+				cancel()
+				again := st.at[len(st.at)-1]
+				if again < time.Second || again > 1200*time.Millisecond {
+					t.Errorf("it tries again after %v, want 1 s and up to a fifth more", again)
+				}
+				seen[again] = true
+			}
+			if len(seen) != 8 {
+				t.Errorf("8 processes try again at %d times", len(seen))
+			}
+		})
+	}
+}
