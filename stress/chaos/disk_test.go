@@ -16,7 +16,7 @@ import (
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 )
 
-const howToMount = "run as root, or where unprivileged user namespaces are allowed, and not in a container without CAP_SYS_ADMIN"
+const howToMount = "run as root, or where unprivileged user namespaces are allowed (on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0), and not in a container without CAP_SYS_ADMIN"
 
 // disk is a small file system of its own.
 type disk struct{ path string }
