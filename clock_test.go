@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,6 +177,20 @@ func TestClockSkew(t *testing.T) {
 			}
 		})
 	}
+	inBubble(t, "that comes up does not refresh a token again that is new", func(t *testing.T) {
+		var ahead atomic.Int64
+		k := newKept(t, dated(func() string { return dateOff(time.Duration(ahead.Load()))() }))
+		k.at(late)
+		k.works(0) // which measures the lifetime
+		synctest.Wait()
+		ahead.Store(int64(4*time.Minute + 55*time.Second)) // then a new token seems to have 5 s left
+		time.Sleep(late)
+		for range 29 {
+			k.works(0)
+			time.Sleep(5 * time.Second)
+		}
+		k.sent(2)
+	})
 	inBubble(t, "is not learned from a reply with an Age field", func(t *testing.T) {
 		k := newKept(t, dated(dateOff(-10*time.Minute)))
 		k.edit(func(_ *http.Request, resp *http.Response) { resp.Header.Set("Age", "600") })

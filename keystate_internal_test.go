@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/walletauth/walletauth/internal/policy"
+	"github.com/walletauth/walletauth/internal/serverclock"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -167,6 +169,37 @@ func TestCredentialsAreMadeOnceForASession(t *testing.T) {
 	}
 	if _, err := m.credentialsOf("key", &Session{AccessToken: "a\nb", ProjectID: "p"}, ""); err == nil {
 		t.Error("a token that cannot be sent has credentials")
+	}
+}
+
+func TestHowLongAnAccessTokenIsTakenToLive(t *testing.T) {
+	const lifetime = 5 * time.Minute
+	for name, row := range map[string]struct {
+		c     credentials
+		ahead time.Duration // the server's clock, as it was learned
+		local time.Duration // after noon
+		want  time.Duration
+	}{
+		"as the server's clock says":                          {credentials{}, time.Minute, 0, 4 * time.Minute},
+		"also if that says too much":                          {credentials{}, -time.Minute, 0, 6 * time.Minute},
+		"new from a refresh, as the local one says if longer": {credentials{issued: noon, trusted: lifetime / 2}, 295 * time.Second, time.Minute, 4 * time.Minute},
+		"or as the server's says if that is longer":           {credentials{issued: noon, trusted: lifetime / 2}, -time.Minute, time.Minute, 5 * time.Minute},
+		"up to the last moment of that time":                  {credentials{issued: noon, trusted: lifetime / 2}, 295 * time.Second, lifetime/2 - 1, lifetime/2 + 1},
+		"later as the server's says":                          {credentials{issued: noon, trusted: lifetime / 2}, 295 * time.Second, lifetime / 2, -145 * time.Second},
+		"by its age, if its own expiry is of no use":          {credentials{expiry: noon.Add(time.Hour)}, 295 * time.Second, time.Minute, 59 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := &serverclock.Clock{Local: &testClock{noon}}
+			date := row.ahead
+			if date < 0 {
+				date -= time.Second // Date leaves a second open, and the clock moves no further than it must
+			}
+			server.ObserveDate(http.Header{"Date": {noon.Add(date).Format(http.TimeFormat)}}, noon)
+			row.c.session = &Session{AccessTokenExpiresAt: noon.Add(lifetime)}
+			if got := row.c.left(noon.Add(row.local), server); got != row.want {
+				t.Errorf("got %v, want %v", got, row.want)
+			}
+		})
 	}
 }
 
