@@ -1180,3 +1180,41 @@ func given(header http.Header, usual string) (choices [][]string) {
 	}
 	return choices
 }
+
+func TestSessionThatEndsServesNoRequestWithATokenThatGotA401(t *testing.T) {
+	newEnding := func(t *testing.T) (k *kept, sent *int) {
+		k = newKept(t, func(k *kept) {
+			k.Refresher = refreshFunc(func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+				time.Sleep(10 * time.Second)
+				return nil, &walletauth.RefreshError{StatusCode: 401, Err: walletauth.ErrSessionExpired}
+			})
+		})
+		sent = new(int)
+		k.edit(func(_ *http.Request, resp *http.Response) { *sent++; resp.StatusCode = 401 })
+		return k, sent
+	}
+	over := func(k *kept, sent *int) {
+		k.t.Helper()
+		if err := k.fails(0); !errors.Is(err, walletauth.ErrSessionExpired) || *sent != 1 {
+			k.t.Errorf("%d requests were sent, want 1; the last: %v", *sent, err)
+		}
+	}
+	inBubble(t, "whose caller has left", func(t *testing.T) {
+		k, sent := newEnding(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := k.get(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the caller that leaves: %v", err)
+		}
+		time.Sleep(time.Minute)
+		over(k, sent)
+	})
+	inBubble(t, "whose refresh was one ahead of time", func(t *testing.T) {
+		k, sent := newEnding(t)
+		k.at(early)
+		if _, err := k.get(t.Context()); !errors.Is(err, walletauth.ErrSessionExpired) {
+			t.Errorf("the request that got the 401: %v", err)
+		}
+		over(k, sent)
+	})
+}
