@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -7,6 +9,8 @@ import (
 	"net/http/httptest"
 	"os/exec"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,14 +106,16 @@ func browse(t *testing.T, browser, url string) (output func() string) {
 	cmd := exec.CommandContext(t.Context(), browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 		"--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", url)
 	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that its children and those of a wrapper end with it
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	stop := func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
-	}
+	stop := sync.OnceFunc(func() {
+		_ = cmd.Cancel() // it may have ended
+		_ = cmd.Wait()   // it was killed
+	})
 	t.Cleanup(stop)
 	return func() string { stop(); return log.String() }
 }
