@@ -134,7 +134,7 @@ func TestToolIsNotLoggedInIfTheLoginIsNotStored(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(string(h), "my-tool"), nil, 0o600); err != nil { // where the folder should be
 		t.Fatal(err)
 	}
-	h.want(t, api.URL, "login", 1, "my-tool: your login cannot be saved or read: "+string(h))
+	h.want(t, api.URL, "login", 1, "my-tool: your login cannot be saved or read in "+string(h)+"/my-tool/sessions: not a directory\n")
 }
 
 func TestToolSaysThatASessionCannotBeRead(t *testing.T) {
