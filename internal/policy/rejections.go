@@ -1,4 +1,4 @@
-package walletauth
+package policy
 
 import (
 	"slices"
@@ -16,12 +16,12 @@ const (
 	maxEndpoints    = 8               // remembered of a key
 )
 
-// target is the endpoint of a request. Renew has the zero target.
-type target struct{ method, path string }
+// Target is the endpoint of a request. Renew has the zero Target.
+type Target struct{ Method, Path string }
 
-// rejections is what is remembered of the 401s of one key, as pure functions of
+// Rejections is what is remembered of the 401s of one key, as pure functions of
 // the times. The zero value is ready to use.
-type rejections struct {
+type Rejections struct {
 	refreshes []rejection
 	endpoints []refusal
 }
@@ -34,13 +34,13 @@ type rejection struct {
 
 // refusal is an endpoint that refused new tokens.
 type refusal struct {
-	target target
+	target Target
 	count  int // in a row
 	until  time.Time
 }
 
-// allows reports whether a 401 of t with accessToken may cause a refresh.
-func (r *rejections) allows(t target, accessToken string, now time.Time) bool {
+// Allows reports whether a 401 of t with accessToken may cause a refresh.
+func (r *Rejections) Allows(t Target, accessToken string, now time.Time) bool {
 	r.expire(now)
 	for _, e := range r.endpoints {
 		if e.target == t && now.Before(e.until) {
@@ -55,25 +55,25 @@ func (r *rejections) allows(t target, accessToken string, now time.Time) bool {
 	return len(r.refreshes) < rejectionLimit
 }
 
-// refreshed notes that a 401 caused a refresh, once for each new token. The same
+// Refreshed notes that a 401 caused a refresh, once for each new token. The same
 // token again is a refresh of its own.
-func (r *rejections) refreshed(accessToken string, same bool, now time.Time) {
+func (r *Rejections) Refreshed(accessToken string, same bool, now time.Time) {
 	known := slices.ContainsFunc(r.refreshes, func(c rejection) bool { return c.accessToken == accessToken })
 	if !known || same {
 		r.refreshes = append(r.refreshes, rejection{accessToken, now})
 	}
 }
 
-// accepted notes that t took the new token: the refresh was right.
-func (r *rejections) accepted(t target, accessToken string) {
+// Accepted notes that t took the new token: the refresh was right.
+func (r *Rejections) Accepted(t Target, accessToken string) {
 	r.refreshes = slices.DeleteFunc(r.refreshes, func(c rejection) bool { return c.accessToken == accessToken })
 	r.endpoints = slices.DeleteFunc(r.endpoints, func(e refusal) bool { return e.target == t })
 }
 
-// refused notes that t refused the new token as well. Its 401s stand for 5 s, as
+// Refused notes that t refused the new token as well. Its 401s stand for 5 s, as
 // the new token may not be known everywhere yet, and then for the whole window:
 // one endpoint must not use up the refreshes that another may need.
-func (r *rejections) refused(t target, now time.Time) {
+func (r *Rejections) Refused(t Target, now time.Time) {
 	i := slices.IndexFunc(r.endpoints, func(e refusal) bool { return e.target == t })
 	if i < 0 {
 		if len(r.endpoints) == maxEndpoints {
@@ -94,13 +94,13 @@ func (r *rejections) refused(t target, now time.Time) {
 }
 
 // expire drops what is out of date.
-func (r *rejections) expire(now time.Time) {
+func (r *Rejections) expire(now time.Time) {
 	r.refreshes = slices.DeleteFunc(r.refreshes, func(c rejection) bool { return now.Sub(c.at) >= rejectionWindow })
 	r.endpoints = slices.DeleteFunc(r.endpoints, func(e refusal) bool { return now.Sub(e.until) >= 2*rejectionWindow })
 }
 
-// over reports whether nothing is remembered any more.
-func (r *rejections) over(now time.Time) bool {
+// Over reports whether nothing is remembered any more.
+func (r *Rejections) Over(now time.Time) bool {
 	r.expire(now)
 	return len(r.refreshes) == 0 && len(r.endpoints) == 0
 }

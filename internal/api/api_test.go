@@ -1,4 +1,4 @@
-package walletauth
+package api
 
 import (
 	"net/http"
@@ -16,12 +16,12 @@ func TestEndpointURLIsBaseURLWithoutItsSlash(t *testing.T) {
 		"http://[::1]:8080":              "http://[::1]:8080/x",
 		"https://api.example:/with%20sp": "https://api.example/with%20sp/x",
 	} {
-		e, err := parseOrigin(base, false)
+		e, err := Parse(base, false)
 		if err != nil {
 			t.Errorf("%s: %v", base, err)
 			continue
 		}
-		if got := e.url("/x"); got != want {
+		if got := e.URL("/x"); got != want {
 			t.Errorf("%s: URL %s, want %s", base, got, want)
 		}
 	}
@@ -32,18 +32,18 @@ func TestEndpointCoversItsOwnURLs(t *testing.T) {
 		"https://api.example", "https://api.example/", "https://api.example/v1", "https://API.example:443/v1/",
 		"http://127.0.0.1:8080", "http://[::1]", "https://api.example/a%2Fb", "https://api.example/a%20b/c",
 	} {
-		e, err := parseOrigin(base, false)
+		e, err := Parse(base, false)
 		if err != nil {
 			t.Errorf("%s: %v", base, err)
 			continue
 		}
-		for _, text := range []string{e.url(refreshPath), strings.TrimSuffix(base, "/") + refreshPath} {
+		for _, text := range []string{e.URL(RefreshPath), strings.TrimSuffix(base, "/") + RefreshPath} {
 			u, err := url.Parse(text)
 			if err != nil || !e.covers(u) {
 				t.Errorf("%s does not cover %s (%v)", base, text, err)
 			}
-			if !e.isPublic(&http.Request{Method: "POST", URL: u}) {
-				t.Errorf("%s does not know %s as public", base, text)
+			if e.Kind(&http.Request{Method: "POST", URL: u}) != Login {
+				t.Errorf("%s does not know %s as a login", base, text)
 			}
 		}
 	}
@@ -56,7 +56,7 @@ func TestBaseURLWithAPathThatNoRequestCanMatchIsRefused(t *testing.T) {
 		"https://api.example/v1/../v2", "https://api.example/./v1", "https://api.example//v1",
 		"https://api.example/v1//x", "https://api.example/%2e%2e/v1",
 	} {
-		_, err := parseOrigin(base, false)
+		_, err := Parse(base, false)
 		if err == nil || !strings.Contains(err.Error(), "Transport.BaseURL") {
 			t.Errorf("%s: error %v, want one that names Transport.BaseURL", base, err)
 		}
@@ -64,15 +64,15 @@ func TestBaseURLWithAPathThatNoRequestCanMatchIsRefused(t *testing.T) {
 }
 
 func TestMethodIsGetWhereNoneIsSaid(t *testing.T) {
-	e, err := parseOrigin(Testnet, false)
+	e, err := Parse("https://testnet.walletkit.com", false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := url.Parse(Testnet + "/users/session-challenge")
+	u, err := url.Parse("https://testnet.walletkit.com" + "/users/session-challenge")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !e.isPublic(&http.Request{URL: u}) {
+	if e.Kind(&http.Request{URL: u}) != Public {
 		t.Error("GET /users/session-challenge is not public")
 	}
 }
