@@ -84,7 +84,6 @@
 //
 // # Testing
 //
-// Package walletauthtest has a strict stand-in for the API that can fail on
-// purpose, and a conformance suite for stores. Everything works in a
-// [testing/synctest] bubble; [Transport.Clock] takes other clocks.
+// Package walletauthtest has a strict stand-in for the API that can be told to
+// fail, and a conformance suite for stores. [testing/synctest] works with all.
 package walletauth
