@@ -172,12 +172,6 @@ func TestBodyIsClosedOnce(t *testing.T) {
 	}
 }
 
-func timeout(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 func TestBodyIsClosedOnceOverSockets(t *testing.T) {
 	overSockets(t, func(t *testing.T, w *wire) {
 		w.handleUpload()
@@ -503,7 +497,7 @@ func (b *trickle) Close() error { close(b.closed); return nil }
 // trickling answers the first request to /wallets with a 401 whose body is b.
 func (w *wire) trickling(b *trickle) {
 	base, first := w.transport.Base, true
-	w.transport.Base = baseFunc(func(req *http.Request) (*http.Response, error) {
+	w.transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		if req.URL.Path != "/wallets" || !first {
 			return base.RoundTrip(req)
 		}
@@ -663,7 +657,7 @@ func TestBytesThatTheBaseReadAreNotLostForTheSecondTry(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWire(t, walletauthtest.Config{})
 			tries := 0
-			w.transport.Base = baseFunc(func(req *http.Request) (*http.Response, error) {
+			w.transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 				if req.URL.Path != "/upload" {
 					return w.RoundTripper().RoundTrip(req)
 				}
@@ -688,7 +682,7 @@ func TestBytesThatTheBaseReadAreNotLostForTheSecondTry(t *testing.T) {
 func TestBaseMayCloseTheBodyAfterRoundTripReturned(t *testing.T) {
 	w := newWire(t, walletauthtest.Config{})
 	var body io.ReadCloser
-	w.transport.Base = baseFunc(func(req *http.Request) (*http.Response, error) {
+	w.transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 		body = req.Body
 		return reply(&http.Request{}, 200, ""), nil
 	})

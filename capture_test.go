@@ -222,38 +222,6 @@ func TestLoginsAreStoredOverSockets(t *testing.T) {
 	})
 }
 
-// failingStore fails while it is told to. Its errors quote what it was to
-// write and what it holds.
-type failingStore struct {
-	walletauth.MemoryStore
-	mu      sync.Mutex // guards what follows
-	fail    bool
-	updates int
-}
-
-func (s *failingStore) setFail(fail bool) { s.mu.Lock(); defer s.mu.Unlock(); s.fail = fail }
-
-func (s *failingStore) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
-	s.mu.Lock()
-	s.updates++
-	fail := s.fail
-	s.mu.Unlock()
-	return s.MemoryStore.Update(ctx, key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
-		next, err := fn(ctx, current)
-		if err == nil && next != current && fail {
-			return nil, fmt.Errorf("cannot replace %s by %s", spelledOut(current), spelledOut(next))
-		}
-		return next, err
-	})
-}
-
-func spelledOut(s *walletauth.Session) string {
-	if s == nil {
-		return "nothing"
-	}
-	return s.AccessToken + " " + s.RefreshToken
-}
-
 // failing gives w a store whose saves fail, and a record of the events.
 func (w *wire) failing(t *testing.T, s *walletauth.Session) (*failingStore, func() []walletauth.Event) {
 	t.Helper()
@@ -277,13 +245,6 @@ func (w *wire) failing(t *testing.T, s *walletauth.Session) (*failingStore, func
 		defer mu.Unlock()
 		return append([]walletauth.Event(nil), events...)
 	}
-}
-
-func typesOf(events []walletauth.Event) (types []walletauth.EventType) {
-	for _, e := range events {
-		types = append(types, e.Type)
-	}
-	return types
 }
 
 func TestLoginThatCannotBeStoredIsUsedAndStoredLater(t *testing.T) {
@@ -413,7 +374,7 @@ func TestWhatIsNoLogoutDeletesNothing(t *testing.T) {
 		s := w.login(t, "", "user-1")
 		method, path, _ := strings.Cut(endpoint, " ")
 		base := w.transport.Base
-		w.transport.Base = baseFunc(func(req *http.Request) (*http.Response, error) {
+		w.transport.Base = roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if req.Method == method && req.URL.Path == path {
 				return reply(req, 204, ""), nil
 			}
@@ -616,4 +577,94 @@ func TestStoreThatPanicsDoesNotCostTheLogin(t *testing.T) {
 		w.wantStatus(t, "GET", "/wallets", 200) // from memory
 		_ = w.transport.Shutdown(t.Context())
 	})
+}
+
+// Whatever a login is answered, the caller gets it as it came, and what is
+// stored is the session that it carries, whole, or what was stored before.
+func FuzzLoginCapture(f *testing.F) {
+	data := encoded(f, newSession())
+	f.Add(200, "", data, byte(7), byte(0), false, false)
+	f.Add(201, "", data, byte(1), byte(200), false, true)
+	f.Add(200, "", data, byte(0), byte(0), true, false)
+	f.Add(200, "", append(data, "    trailing"...), byte(0), byte(130), false, false)
+	f.Add(200, "gzip", []byte(gzipped(string(data))), byte(9), byte(0), false, true)
+	f.Add(200, "GZIP", []byte(gzipped(string(data))), byte(9), byte(0), false, false)
+	f.Add(200, "", data, byte(9), byte(255), false, false)
+	f.Add(200, "", data, byte(9), byte(254), false, false)
+	f.Add(200, "", data, byte(9), byte(192), false, false)
+	f.Add(200, "gzip", []byte(gzipped(string(data)))[:60], byte(9), byte(0), true, false)
+	f.Add(400, "", []byte(`{"code":null,"error":"no"}`), byte(3), byte(0), false, false)
+	f.Add(204, "br", []byte(nil), byte(0), byte(0), false, false)
+	f.Fuzz(func(t *testing.T, status int, encoding string, body []byte, piece, padding byte, breaksOff, saveFails bool) {
+		synctest.Test(t, func(t *testing.T) {
+			a := answer{status: status, header: http.Header{"Content-Encoding": {encoding}}, piece: int(piece), breaksOff: breaksOff}
+			a.body = padded(body, padding)
+			checkCapture(t, a, saveFails)
+		})
+	})
+}
+
+// padded brings a body near the size above which it is not looked at, by space
+// before it or behind, which is none of its meaning. Most bodies stay small, so
+// that many are tried.
+func padded(body []byte, padding byte) []byte {
+	if padding < 128 {
+		return body
+	}
+	space := bytes.Repeat([]byte{' '}, max(0, tooLarge-len(body)+int(padding)-192))
+	if padding%2 == 0 {
+		return append(space, body...)
+	}
+	return append(bytes.Clone(body), space...)
+}
+
+const tooLarge = 1 << 20
+
+func checkCapture(t *testing.T, a answer, saveFails bool) {
+	before := secretSession()
+	store := &failingStore{}
+	if err := walletauth.Save(t.Context(), store, "", &before); err != nil {
+		t.Fatal(err)
+	}
+	store.setFail(saveFails)
+	seen, said := &witness{}, &strings.Builder{}
+	tr := &walletauth.Transport{
+		Store: store, ProjectID: "project-1", CaptureLogin: true,
+		Base: roundTripFunc(func(*http.Request) (*http.Response, error) { return a.response(), nil }),
+		OnEvent: func(_ context.Context, e walletauth.Event) {
+			seen.print(e)
+			seen.print(e.Err)
+			_, _ = fmt.Fprintln(said, e.Err)
+		},
+	}
+	req := mustRequest(t, http.MethodPost, "/users/verify-login")
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatalf("the caller gets %v instead of the answer", err)
+	}
+	a.check(t, resp)
+	store.setFail(false)
+	if err := tr.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkCaptured(t, store, a, &before)
+	wantNoToken(t, "an event", seen.text.String(), &before)
+	wantNoToken(t, "an error", said.String(), a.session()) // an event's own words may be a token in there
+}
+
+func checkCaptured(t *testing.T, store walletauth.TokenStore, a answer, before *walletauth.Session) {
+	stored, err := store.Load(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := before
+	if s := a.session(); s != nil {
+		want = s
+	}
+	if diff := cmp.Diff(want, stored); diff != "" {
+		t.Errorf("stored (-want +got):\n%s", diff)
+	}
+	if _, err := (walletauth.JSONCodec{}).Encode("", stored); err != nil {
+		t.Errorf("what is stored is no session: %v", err)
+	}
 }

@@ -23,13 +23,14 @@ type keyState struct {
 	used       atomic.Uint32                // the epoch of the last use
 
 	// Guarded by keyStates.mu.
-	calls       map[string]*call // refreshes in progress, by stale access token
-	group       singleflight.Group
+	calls       map[string]*call    // refreshes in progress, by stale access token
+	group       *singleflight.Group // of the calls; nil if there are none
 	cooldown    policy.Cooldown
 	lockRetryAt time.Time // the store gave no exclusion: no background refresh before
 	rejections  policy.Rejections
-	lastError   error // of the last refresh or save
-	flushing    bool  // what is pending is being stored in the background
+	lastError   error     // of the last refresh or save
+	failedAt    time.Time // when it happened
+	flushing    bool      // what is pending is being stored in the background
 }
 
 // expiredState says that a session is over, by hashes of its tokens: they may
@@ -46,6 +47,7 @@ const (
 	rememberedSessions = 1 << 10 // at least this many of the sessions last used are remembered
 	rememberedExpired  = 1 << 16 // at most this many keys whose session is over
 	sweepInterval      = time.Minute
+	lastErrorMemory    = time.Hour
 )
 
 // keyStates is what is remembered of all keys: one map, one lock, one sweep.
@@ -81,6 +83,10 @@ func (m *keyStates) lookup(key string) *keyState {
 func (m *keyStates) mark(st *keyState) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.markLocked(st)
+}
+
+func (m *keyStates) markLocked(st *keyState) {
 	if st.used.Load() == m.epoch.Load() {
 		return
 	}
@@ -144,6 +150,7 @@ func (m *keyStates) remember(key string, generation uint64, c *credentials) bool
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	st := m.state(key)
+	m.markLocked(st)
 	last := st.current.Load()
 	if st.generation.Load() > generation && !last.is(c.session) {
 		return false
@@ -248,6 +255,9 @@ func (st *keyState) expiredError(s *Session) (err error, rejected bool) {
 	return e.err, e.rejected && e.accessToken == sha256.Sum256([]byte(s.AccessToken))
 }
 
+// fail notes the error of a refresh or save. m.mu is held.
+func (st *keyState) fail(err error, now time.Time) { st.lastError, st.failedAt = err, now }
+
 // sweepIfDue drops what has no more effect, once in a while. Requests call it
 // with the local time; it costs one atomic read.
 func (m *keyStates) sweepIfDue(now time.Time) {
@@ -273,7 +283,7 @@ func (m *keyStates) sweep(now time.Time) {
 		if st.expired.Load() != nil {
 			expired++
 		}
-		if !recent && st.idle(now) && (st.expired.Load() == nil || expired > rememberedExpired) {
+		if st.idle(now) && !recent && (st.expired.Load() == nil || expired > rememberedExpired) {
 			m.byKey.Delete(key)
 			m.size--
 		}
@@ -281,9 +291,12 @@ func (m *keyStates) sweep(now time.Time) {
 	})
 }
 
-// idle reports whether nothing but an end is remembered of st that still has an
-// effect.
+// idle drops what has no more effect of st, and reports whether anything but an
+// end is left.
 func (st *keyState) idle(now time.Time) bool {
+	if now.Sub(st.failedAt) > lastErrorMemory && now.After(st.cooldown.Until()) && st.pending.Load() == nil {
+		st.cooldown, st.lastError = policy.Cooldown{}, nil
+	}
 	return len(st.calls) == 0 && st.pending.Load() == nil &&
 		now.After(st.cooldown.Until().Add(policy.CooldownMemory)) && now.After(st.lockRetryAt) && st.rejections.Over(now)
 }

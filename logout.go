@@ -52,7 +52,7 @@ func (t *Transport) Logout(ctx context.Context) error {
 // logout forgets c, which is nil if it cannot be read, and returns the session's
 // last credentials: those of a refresh that was in progress.
 func (m *sessions) logout(ctx context.Context, key string, c *credentials) (last *credentials, err error) {
-	w := &pendingWrite{before: m.server.Now()}
+	w := &pendingWrite{before: m.server.Earliest()} // a wrong clock must not delete a later login
 	if c != nil {
 		w = &pendingWrite{login: c.session}
 	}

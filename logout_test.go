@@ -344,15 +344,6 @@ func TestRenew(t *testing.T) {
 	})
 }
 
-func (k *kept) status() walletauth.Status {
-	k.t.Helper()
-	st, err := k.Status(k.t.Context())
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	return st
-}
-
 func TestStatus(t *testing.T) {
 	inBubble(t, "of a session needs no network and no refresh", func(t *testing.T) {
 		k := newKept(t)

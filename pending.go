@@ -291,7 +291,7 @@ func (p *pendingStore) reportFailure(ctx context.Context, key string, err error,
 	var w *pendingWrite
 	var start bool
 	p.states.with(key, func(st *keyState) {
-		st.lastError = err
+		st.fail(err, p.clock.Now())
 		if w = st.pending.Load(); w != nil && !st.flushing {
 			start = p.work.begin()
 			st.flushing = start

@@ -102,7 +102,7 @@ func (r *refresh) coolDown(o outcome) (until time.Time) {
 		return until
 	}
 	r.states.with(r.key, func(st *keyState) {
-		st.lastError = o.err
+		st.fail(o.err, r.clock.Now())
 		until = st.cooldown.Fail(o.session.RefreshToken, o.err, transient(o.err), retryAfterOf(o.err), r.clock.Now(), r.process)
 	})
 	return until
@@ -246,13 +246,15 @@ func (r *refresh) accept(s, reply *Session) (*credentials, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.issued, c.trusted = received, known/2; known == 0 {
-		c.trusted = time.Minute
-	}
 	if r.server.ObserveIssued(next.AccessTokenExpiresAt, received, lifetime) {
 		r.lifetimes.Measure(next.AccessTokenExpiresAt.Sub(r.server.At(received)))
 	} else {
 		c.expiry = received.Add(lifetime)
+	}
+	// The measure of this very token counts: a lifetime that was merely seen in
+	// passing may be a fraction of the real one.
+	if c.issued, c.trusted = received, max(known, r.lifetimes.Known())/2; c.trusted == 0 {
+		c.trusted = time.Minute
 	}
 	return c, nil
 }
@@ -287,18 +289,22 @@ func (r *refresh) finish(o outcome) (current bool) {
 			if st.cooldown = (policy.Cooldown{}); st.pending.Load() == nil {
 				st.lastError = nil
 			}
+			// Those who waited may all have left, and it counts all the same.
+			if s := o.credentials.session; r.why == Rejected && o.refreshed && s.AccessToken != r.stale.AccessToken {
+				st.rejections.Refreshed(s.AccessToken, false, r.clock.Now())
+			}
 		})
 		current = r.states.remember(r.key, r.generation, o.credentials)
 		if !o.refreshed {
 			r.emit(newEvent(SessionAdopted, r.key, o.credentials.session, nil))
 		}
 	case errors.Is(o.err, ErrSessionExpired):
-		r.states.with(r.key, func(st *keyState) { st.lastError = o.err })
+		r.states.with(r.key, func(st *keyState) { st.fail(o.err, r.clock.Now()) })
 		if o.session != nil && r.states.setExpired(r.key, o.session, r.why == Rejected && o.session.AccessToken == r.stale.AccessToken, o.err) {
 			r.emit(newEvent(SessionOver, r.key, o.session, o.err))
 		}
 	case !o.heldBack && !errors.Is(o.err, ErrNoSession):
-		r.states.with(r.key, func(st *keyState) { st.lastError = o.err })
+		r.states.with(r.key, func(st *keyState) { st.fail(o.err, r.clock.Now()) })
 		r.emit(newEvent(RefreshFailed, r.key, r.stale, o.err))
 	}
 	return current

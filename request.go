@@ -154,7 +154,7 @@ func (t *Transport) retryUnauthorized(x *exchange, resp *http.Response) (*http.R
 	ctx, target := x.req.Context(), policy.Target{Method: api.Method(x.req), Path: x.req.URL.Path}
 	t.sessions.server.ObserveDate(resp.Header, x.sent)
 	resp = body.ReadAhead(resp) // the connection may be needed for the refresh
-	next, err := t.sessions.afterUnauthorized(ctx, x.key, target, x.credentials)
+	next, refreshed, err := t.sessions.afterUnauthorized(ctx, x.key, target, x.credentials)
 	if err != nil {
 		body.Discard(ctx, t.sessions.clock, resp)
 		return nil, err
@@ -172,7 +172,7 @@ func (t *Transport) retryUnauthorized(x *exchange, resp *http.Response) (*http.R
 		return nil, err
 	}
 	accepted := resp.StatusCode != http.StatusUnauthorized
-	t.sessions.noteReplay(x.key, target, next.session.AccessToken, accepted)
+	t.sessions.noteReplay(x.key, target, next.session.AccessToken, refreshed, accepted)
 	if accepted {
 		t.sessions.emit(ctx, newEvent(RequestReplayed, x.key, next.session, nil))
 	} else {

@@ -108,45 +108,46 @@ func (m *sessions) remember(st *keyState, key string, generation uint64, s *Sess
 }
 
 // afterUnauthorized returns what to send a request to t again with that got a 401
-// with rejected. Both results are nil if the 401 stands. The error is that the
-// session is over, or the error of ctx.
+// with rejected, nil if the 401 stands, and whether a refresh brought it. The error
+// is that the session is over, or the error of ctx.
 //
 // The 401 is compared with the session as it is now first: a refresh may have
 // come between.
-func (m *sessions) afterUnauthorized(ctx context.Context, key string, t policy.Target, rejected *credentials) (*credentials, error) {
-	next, err := m.renew(ctx, key, t, rejected.session)
+func (m *sessions) afterUnauthorized(ctx context.Context, key string, t policy.Target, rejected *credentials) (next *credentials, refreshed bool, err error) {
+	next, refreshed, err = m.renew(ctx, key, t, rejected.session)
 	switch {
 	case err == nil && next.session.UserID == rejected.session.UserID:
-		return next, nil
+		return next, refreshed, nil
 	case ctx.Err() != nil:
-		return nil, ctx.Err()
+		return nil, false, ctx.Err()
 	case errors.Is(err, ErrSessionExpired):
-		return nil, err
+		return nil, false, err
 	}
-	return nil, nil
+	return nil, false, nil
 }
 
-// renew returns a session newer than rejected, which t refused.
-func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejected *Session) (*credentials, error) {
+// renew returns a session newer than rejected, which t refused, and whether a
+// refresh brought it.
+func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejected *Session) (c *credentials, refreshed bool, err error) {
 	now, err := m.load(ctx, key)
 	if errors.Is(err, ErrNoSession) {
-		return nil, err
+		return nil, false, err
 	}
 	if err == nil && newer(now.session, rejected, Rejected) && m.isValid(now) {
-		return now, nil
+		return now, false, nil
 	}
 	if err := m.states.rejectExpired(key, rejected); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if !m.allowsRefresh(key, t, rejected) {
-		return nil, errRejected
+		return nil, false, errRejected
 	}
 	next, err := m.refresh(ctx, key, rejected, Rejected)
 	if err != nil {
 		_ = m.states.rejectExpired(key, rejected) // if that is why
-		return nil, err
+		return nil, false, err
 	}
-	return next, m.noteRefresh(key, t, rejected, next.session)
+	return next, true, m.noteRefresh(key, t, rejected, next.session)
 }
 
 func (m *sessions) allowsRefresh(key string, t policy.Target, rejected *Session) (allowed bool) {
@@ -170,8 +171,13 @@ func (m *sessions) noteRefresh(key string, t policy.Target, rejected, next *Sess
 	return err
 }
 
-// noteReplay notes how t answered the request that was sent again.
-func (m *sessions) noteReplay(key string, t policy.Target, accessToken string, accepted bool) {
+// noteReplay notes how t answered the request that was sent again. Where no
+// refresh brought the token, a good answer does not show that one was right: the
+// old token may have been refused because it had been replaced.
+func (m *sessions) noteReplay(key string, t policy.Target, accessToken string, refreshed, accepted bool) {
+	if !refreshed {
+		accessToken = ""
+	}
 	m.states.with(key, func(st *keyState) {
 		if accepted {
 			st.rejections.Accepted(t, accessToken)

@@ -59,7 +59,7 @@ func (m *sessions) join(ctx context.Context, key string, stale *Session, why Rea
 		}
 		c = newCall(key, stale, why, background, st.generation.Load())
 		if st.calls == nil {
-			st.calls = make(map[string]*call)
+			st.calls, st.group = make(map[string]*call), &singleflight.Group{}
 		}
 		st.calls[stale.AccessToken] = c
 	} else if background {
@@ -180,6 +180,9 @@ func (m *sessions) leave(st *keyState, c *call) {
 	defer m.states.mu.Unlock()
 	delete(st.calls, c.stale.AccessToken)
 	st.group.Forget(c.stale.AccessToken)
+	if len(st.calls) == 0 {
+		st.calls, st.group = nil, nil
+	}
 	close(c.ended)
 	m.work.end()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"runtime"
 	"slices"
@@ -16,261 +15,10 @@ import (
 	"time"
 
 	"github.com/benbjohnson/clock"
+
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/walletauthtest"
 )
-
-// kept is a Transport whose session, stored under the key "", a stand-in server
-// has issued. All of it is in memory and by the bubble's time.
-type kept struct {
-	*walletauth.Transport
-	t      testing.TB
-	srv    *walletauthtest.Server
-	first  *walletauth.Session // the login
-	events keptEvents
-	bearer atomic.Pointer[string] // what the last request went out with
-}
-
-// newKept returns a Transport over a MemoryStore, changed by change. A client
-// that breaks the protocol fails the test.
-func newKept(t testing.TB, change ...func(*kept)) *kept {
-	t.Helper()
-	return newKeptBy(t, walletauthtest.Config{TB: t}, change...)
-}
-
-func newKeptBy(t testing.TB, config walletauthtest.Config, change ...func(*kept)) *kept {
-	t.Helper()
-	k := &kept{t: t, srv: walletauthtest.NewUnstartedServer(config)}
-	t.Cleanup(k.srv.Close)
-	k.Transport = &walletauth.Transport{
-		Store: &walletauth.MemoryStore{}, BaseURL: k.srv.URL, Base: keptBase{k}, OnEvent: k.events.add,
-	}
-	for _, f := range change {
-		f(k)
-	}
-	k.first = k.login("", "user")
-	t.Cleanup(k.stop)
-	return k
-}
-
-// stop waits for the refreshes that a test has left running. What a Transport
-// forgets to wait for, the bubble finds.
-func (k *kept) stop() { _ = k.Shutdown(context.Background()) }
-
-// another returns a second Transport over the same store and server.
-func (k *kept) another(change ...func(*kept)) *kept {
-	other := &kept{t: k.t, srv: k.srv, first: k.first}
-	other.Transport = &walletauth.Transport{
-		Store: k.Store, BaseURL: k.BaseURL, Base: keptBase{other}, OnEvent: other.events.add,
-	}
-	for _, f := range change {
-		f(other)
-	}
-	k.t.Cleanup(other.stop)
-	return other
-}
-
-// keptBase is the server, and notes what goes out.
-type keptBase struct{ k *kept }
-
-func (b keptBase) RoundTrip(r *http.Request) (*http.Response, error) {
-	if token := r.Header.Get("Authorization"); token != "" {
-		token = strings.TrimPrefix(token, "Bearer ")
-		b.k.bearer.Store(&token)
-	}
-	return b.k.srv.RoundTripper().RoundTrip(r)
-}
-
-// login stores a session of user without the Transport knowing.
-func (k *kept) login(key, user string) *walletauth.Session {
-	k.t.Helper()
-	s := k.srv.Login(user)
-	if err := walletauth.Save(context.Background(), k.Store, key, s); err != nil {
-		k.t.Fatal(err)
-	}
-	return s
-}
-
-// get lists the wallets of ctx's key and returns how long that took.
-func (k *kept) get(ctx context.Context) (took time.Duration, err error) {
-	start := time.Now()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.BaseURL+"/wallets", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := k.RoundTrip(req)
-	if err != nil {
-		return time.Since(start), err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %d", resp.StatusCode)
-	}
-	_, copyErr := io.Copy(io.Discard, resp.Body)
-	return time.Since(start), errors.Join(err, copyErr)
-}
-
-// works demands that a request succeeds in exactly the time.
-func (k *kept) works(in time.Duration) {
-	k.t.Helper()
-	took, err := k.get(k.t.Context())
-	if err != nil {
-		k.t.Fatalf("request: %v", err)
-	}
-	if took != in {
-		k.t.Errorf("the request took %v, want %v", took, in)
-	}
-}
-
-// fails demands that a request fails in exactly the time, and returns why.
-func (k *kept) fails(in time.Duration) error {
-	k.t.Helper()
-	took, err := k.get(k.t.Context())
-	if err == nil {
-		k.t.Fatal("the request succeeded")
-	}
-	if took != in {
-		k.t.Errorf("the request took %v, want %v", took, in)
-	}
-	return err
-}
-
-// sent demands the number of refreshes that reached the server so far, those
-// that failed included.
-func (k *kept) sent(want int) {
-	k.t.Helper()
-	if got := k.srv.Requests(walletauthtest.RefreshToken); got != want {
-		k.t.Errorf("%d refreshes were sent, want %d", got, want)
-	}
-}
-
-// stored returns what the store holds under "".
-func (k *kept) stored() *walletauth.Session {
-	k.t.Helper()
-	s, err := k.Store.Load(context.Background(), "")
-	if err != nil {
-		k.t.Fatalf("Load: %v", err)
-	}
-	return s
-}
-
-// isLatest demands that s is the session as the server issued it last.
-func (k *kept) isLatest(s *walletauth.Session) {
-	k.t.Helper()
-	all := k.srv.Sessions(s.UserID)
-	if len(all) == 0 || *all[len(all)-1] != *s {
-		k.t.Errorf("the store holds %v, want the server's latest", s)
-	}
-}
-
-// wentOutWith demands the access token of the last request.
-func (k *kept) wentOutWith(s *walletauth.Session) {
-	k.t.Helper()
-	if *k.bearer.Load() != s.AccessToken {
-		k.t.Error("the request went out with another token")
-	}
-}
-
-func (k *kept) shutdown() {
-	k.t.Helper()
-	if err := k.Shutdown(k.t.Context()); err != nil {
-		k.t.Errorf("Shutdown: %v", err)
-	}
-}
-
-// at sleeps until d after the login.
-func (k *kept) at(d time.Duration) { time.Sleep(time.Until(k.first.CreatedAt.Add(d))) }
-
-// inBubble runs a test by fake time and demands that no goroutine is left.
-func inBubble(t *testing.T, name string, f func(*testing.T)) {
-	t.Helper()
-	t.Run(name, func(t *testing.T) {
-		t.Helper()
-		synctest.Test(t, f)
-	})
-}
-
-type refreshFunc func(context.Context, *walletauth.Session) (*walletauth.Session, error)
-
-func (f refreshFunc) Refresh(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
-	return f(ctx, s)
-}
-
-// keptStore is a TokenStore that can be told to misbehave. Its zero hooks do
-// nothing.
-type keptStore struct {
-	walletauth.TokenStore
-	loads, updates atomic.Int32
-
-	mu     sync.Mutex
-	load   func() error                          // before Load
-	before func() error                          // before fn is called
-	after  func(*walletauth.Session) error       // before what fn returned is stored
-	excl   func(context.Context) context.Context // fn's ctx
-}
-
-func newKeptStore() *keptStore { return &keptStore{TokenStore: &walletauth.MemoryStore{}} }
-
-// in sets the store of a kept.
-func (st *keptStore) in(k *kept) { k.Store = st }
-
-// set changes hooks while the store is in use.
-func (st *keptStore) set(f func(*keptStore)) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	f(st)
-}
-
-func (st *keptStore) hooks() (load, before func() error, after func(*walletauth.Session) error, excl func(context.Context) context.Context) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.load, st.before, st.after, st.excl
-}
-
-func (st *keptStore) Load(ctx context.Context, key string) (*walletauth.Session, error) {
-	st.loads.Add(1)
-	if load, _, _, _ := st.hooks(); load != nil {
-		if err := load(); err != nil {
-			return nil, err
-		}
-	}
-	return st.TokenStore.Load(ctx, key)
-}
-
-func (st *keptStore) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
-	st.updates.Add(1)
-	_, before, after, excl := st.hooks()
-	if before != nil {
-		if err := before(); err != nil {
-			return err
-		}
-	}
-	return st.TokenStore.Update(ctx, key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
-		if excl != nil {
-			ctx = excl(ctx)
-		}
-		next, err := fn(ctx, current)
-		if err == nil && after != nil {
-			err = after(next)
-		}
-		return next, err
-	})
-}
-
-// hold takes the exclusion of key "" until release is called.
-func (k *kept) hold() (release func()) {
-	held, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = k.Store.Update(context.Background(), "", func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
-			close(held)
-			<-end
-			return s, nil
-		})
-	}()
-	<-held
-	return func() { close(end); <-ended }
-}
 
 func TestOneRefreshServesAllWhoWait(t *testing.T) {
 	for _, callers := range []int{1, 100, 10_000} {
@@ -437,10 +185,6 @@ func TestAFreshTokenGoesOutAtOnce(t *testing.T) {
 		k.sent(0)
 	})
 }
-
-type roundTripFunc func(*http.Request) (*http.Response, error)
-
-func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestNobodyWaitsForAnEarlyRefresh(t *testing.T) {
 	inBubble(t, "which is slow", func(t *testing.T) {
@@ -749,13 +493,6 @@ func TestAWrongClockRefreshesNoMoreOften(t *testing.T) {
 	})
 }
 
-// setClock is the system's clock, set wrong.
-type setClock struct{ ahead atomic.Int64 }
-
-func (c *setClock) Now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
-
-func (c *setClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
-
 func TestAClockThatJumpsIsCaughtUpWith(t *testing.T) {
 	for _, jump := range []time.Duration{2 * time.Hour, -2 * time.Hour} {
 		inBubble(t, jump.String(), func(t *testing.T) {
@@ -935,4 +672,299 @@ func TestTimeComesFromTheClockAlone(t *testing.T) {
 			t.Errorf("%s of another clock's time", took)
 		}
 	})
+}
+
+// keepAlive runs KeepAlive until the test ends; returned gets its error.
+func (k *kept) keepAlive() (returned <-chan error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	k.t.Cleanup(cancel)
+	done := make(chan error, 1)
+	go func() { done <- k.KeepAlive(ctx) }()
+	return done
+}
+
+// stillAlive demands that KeepAlive has not returned.
+func (k *kept) stillAlive(returned <-chan error) {
+	k.t.Helper()
+	synctest.Wait()
+	select {
+	case err := <-returned:
+		k.t.Errorf("KeepAlive returned %v", err)
+	default:
+	}
+}
+
+// returns demands that KeepAlive ends by d from now.
+func (k *kept) returns(returned <-chan error, d time.Duration) error {
+	k.t.Helper()
+	select {
+	case err := <-returned:
+		return err
+	case <-time.After(d):
+		k.t.Fatal("KeepAlive has not returned")
+		return nil
+	}
+}
+
+func TestKeepAliveRefreshesWhenDueAndNotOftener(t *testing.T) {
+	for _, c := range []struct {
+		span   time.Duration
+		ttl    time.Duration
+		before time.Duration // RefreshBefore
+		want   int
+	}{
+		{span: time.Hour, ttl: 2 * time.Second, want: 2249},               // every 1.6 s
+		{span: time.Hour, ttl: 10 * time.Second, want: 449},               // every 8 s
+		{span: 6 * time.Hour, ttl: 5 * time.Minute, want: 89},             // every 4 minutes
+		{span: 6 * time.Hour, ttl: time.Hour, want: 6},                    // every 59 minutes
+		{span: 6 * time.Hour, ttl: 5 * time.Minute, before: -1, want: 74}, // every 290 s
+		{span: 6 * time.Hour, ttl: 5 * time.Minute, before: 2 * time.Minute, want: 119},
+		{span: 6 * time.Hour, ttl: 5 * time.Minute, before: time.Hour, want: 144}, // half of the lifetime, and one to learn that
+	} {
+		inBubble(t, c.ttl.String()+" "+c.before.String(), func(t *testing.T) {
+			k := newKeptBy(t, walletauthtest.Config{TB: t, AccessTokenTTL: c.ttl}, func(k *kept) { k.RefreshBefore = c.before })
+			alive := k.keepAlive()
+			time.Sleep(c.span - 1)
+			k.stillAlive(alive)
+			least := int(c.span/c.ttl) - 1
+			if n := k.srv.Requests(walletauthtest.RefreshToken); n < least || n > c.want { // at a point of its own in the window
+				t.Errorf("%d refreshes, want %d to %d", n, least, c.want)
+			}
+			if s := k.stored(); !s.AccessTokenExpiresAt.After(time.Now()) {
+				t.Error("the session has expired")
+			}
+		})
+	}
+}
+
+func TestTheFirstRequestAfterAQuietHourNeedsNoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		k.srv.FailRefresh(-1, walletauthtest.Fault{Delay: time.Second})
+		k.keepAlive()
+		time.Sleep(time.Hour)
+		k.works(0)
+	})
+}
+
+func TestKeepAliveOfTwoProcessesRefreshesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newKept(t)
+		b := a.another()
+		a.keepAlive()
+		b.keepAlive()
+		time.Sleep(6*time.Hour - 1)
+		if n := a.srv.Requests(walletauthtest.RefreshToken); n < 71 || n > 89 {
+			t.Errorf("%d refreshes, want 71 to 89", n)
+		}
+	})
+}
+
+func TestKeepAliveOutlivesWhatMayPass(t *testing.T) {
+	inBubble(t, "an outage of the API", func(t *testing.T) {
+		k := newKept(t)
+		alive := k.keepAlive()
+		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 503})
+		time.Sleep(time.Hour)
+		k.stillAlive(alive)
+		k.srv.ClearFaults()
+		time.Sleep(time.Minute)
+		k.stillAlive(alive)
+		k.works(0)
+		k.isLatest(k.stored())
+	})
+	inBubble(t, "a firewall", func(t *testing.T) {
+		k := newKept(t)
+		alive := k.keepAlive()
+		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 403, Body: wallHTML})
+		time.Sleep(time.Hour)
+		k.stillAlive(alive)
+		if n := k.srv.Requests(walletauthtest.RefreshToken); n < 60 || n > 160 {
+			t.Errorf("%d refreshes in an hour of refusals, want about one in 30 s", n)
+		}
+		k.srv.ClearFaults()
+		time.Sleep(36 * time.Second) // with jitter
+		k.works(0)
+	})
+	inBubble(t, "a store that fails", func(t *testing.T) {
+		st := newKeptStore()
+		k := newKept(t, st.in)
+		alive := k.keepAlive()
+		st.set(func(st *keptStore) {
+			st.load = func() error { return errFull }
+			st.before = func() error { return errFull }
+		})
+		st.loads.Store(0)
+		time.Sleep(time.Hour)
+		k.stillAlive(alive)
+		if n := st.loads.Load(); n > 3700 {
+			t.Errorf("%d Loads in an hour, want about one a second", n)
+		}
+		st.set(func(st *keptStore) { st.load, st.before = nil, nil })
+		time.Sleep(time.Second)
+		k.stillAlive(alive)
+		k.works(0)
+		k.sent(1)
+	})
+	inBubble(t, "a panic", func(t *testing.T) {
+		k := newKept(t, func(k *kept) { k.OnEvent = func(context.Context, walletauth.Event) { panic("oh no") } })
+		alive := k.keepAlive()
+		time.Sleep(time.Hour)
+		k.stillAlive(alive)
+		k.works(0)
+	})
+}
+
+func TestKeepAliveReturns(t *testing.T) {
+	inBubble(t, "the error of its ctx, at once", func(t *testing.T) {
+		k := newKept(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		start := time.Now()
+		if err := k.KeepAlive(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != 10*time.Minute {
+			t.Errorf("after %s", took)
+		}
+	})
+	inBubble(t, "also while a refresh is under way", func(t *testing.T) {
+		k := newKept(t)
+		k.srv.FailRefresh(1, walletauthtest.Fault{Delay: 20 * time.Second})
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute+time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := k.KeepAlive(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != 4*time.Minute+time.Second {
+			t.Errorf("after %s", took)
+		}
+		k.shutdown()
+		k.isLatest(k.stored())
+	})
+	inBubble(t, "when the session is over", func(t *testing.T) {
+		k := newKept(t)
+		alive := k.keepAlive()
+		k.srv.RevokeSessions("user")
+		if err := k.returns(alive, 5*time.Minute); !errors.Is(err, walletauth.ErrSessionExpired) {
+			t.Error(err)
+		}
+		k.sent(1)
+	})
+	inBubble(t, "when there is none", func(t *testing.T) {
+		k := newKept(t)
+		if err := k.KeepAlive(walletauth.WithKey(t.Context(), "nobody")); !errors.Is(err, walletauth.ErrNoSession) {
+			t.Error(err)
+		}
+	})
+	inBubble(t, "soon after a logout", func(t *testing.T) {
+		k := newKept(t)
+		alive := k.keepAlive()
+		time.Sleep(time.Minute + time.Second)
+		if err := walletauth.Delete(t.Context(), k.Store, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.returns(alive, 30*time.Second); !errors.Is(err, walletauth.ErrNoSession) {
+			t.Error(err)
+		}
+	})
+	inBubble(t, "at Shutdown, at once", func(t *testing.T) {
+		k := newKept(t)
+		alive := k.keepAlive()
+		time.Sleep(time.Minute)
+		k.shutdown()
+		if err := k.returns(alive, time.Nanosecond); !strings.Contains(err.Error(), "shut down") {
+			t.Error(err)
+		}
+	})
+}
+
+func TestKeepAliveGoesOnWithANewLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		alive := k.keepAlive()
+		time.Sleep(time.Minute)
+		k.srv.RevokeSessions("user")
+		k.login("", "user")
+		time.Sleep(time.Hour)
+		k.stillAlive(alive)
+		k.works(0)
+		if n := k.srv.Stats().RefreshesRefused; n != 0 {
+			t.Errorf("%d refreshes were refused", n)
+		}
+	})
+}
+
+func TestKeepAliveDoesNotTradeATokenInForItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sent := 0
+		k := newKept(t, func(k *kept) {
+			k.Refresher = refreshFunc(func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+				sent++
+				if time.Now().Before(s.AccessTokenExpiresAt) {
+					same := *s
+					return &same, nil
+				}
+				return k.srv.Login(s.UserID), nil
+			})
+		})
+		k.keepAlive()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if sent > 15*12 {
+			t.Errorf("%d refreshes in 12 lifetimes", sent)
+		}
+	})
+}
+
+// loadTimes is a store that notes when it is asked, since began.
+type loadTimes struct {
+	walletauth.TokenStore
+	mu    sync.Mutex
+	began time.Time
+	at    []time.Duration
+}
+
+func (st *loadTimes) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	st.mu.Lock()
+	st.at = append(st.at, time.Since(st.began))
+	st.mu.Unlock()
+	return st.TokenStore.Load(ctx, key)
+}
+
+func TestKeepAlivesOfManyProcessesDoNotTryAgainAtOnce(t *testing.T) {
+	for what, spoil := range map[string]func(k *kept){
+		"a store that fails": func(k *kept) {
+			st := newKeptStore()
+			st.TokenStore, st.load = k.Store, func() error { return errFull }
+			k.Store = st
+		},
+		"a refresh that fails": func(k *kept) {
+			k.Refresher = refreshFunc(func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+				return nil, &walletauth.RefreshError{StatusCode: 404}
+			})
+		},
+	} {
+		inBubble(t, what, func(t *testing.T) {
+			k := newKept(t)
+			k.at(5*time.Minute + time.Second)
+			seen := map[time.Duration]bool{}
+			for range 8 {
+				st := &loadTimes{began: time.Now()}
+				other := k.another(spoil, func(k *kept) { st.TokenStore, k.Store = k.Store, st })
+				ctx, cancel := context.WithTimeout(t.Context(), 1300*time.Millisecond)
+				_ = other.KeepAlive(ctx)
+				cancel()
+				again := st.at[len(st.at)-1]
+				if again < time.Second || again > 1200*time.Millisecond {
+					t.Errorf("it tries again after %v, want 1 s and up to a fifth more", again)
+				}
+				seen[again] = true
+			}
+			if len(seen) != 8 {
+				t.Errorf("8 processes try again at %d times", len(seen))
+			}
+		})
+	}
 }

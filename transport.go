@@ -179,7 +179,7 @@ func (t *Transport) Renew(ctx context.Context, rejected *Session) (*Session, err
 	if err != nil {
 		return nil, err
 	}
-	c, err := t.sessions.renew(ctx, key, policy.Target{}, rejected)
+	c, _, err := t.sessions.renew(ctx, key, policy.Target{}, rejected)
 	if err == nil && c.session.UserID != rejected.UserID {
 		err = errOtherUser
 	}

@@ -3,11 +3,15 @@
  * store with lease and fence, and a server whose refresh tokens work once. The
  * page README.md says in words what is checked and what is assumed.
  *
- * A token is a number, and the server has issued 1 .. newest. Token 0 in the
- * store means that there is no session, because the user has logged out.
+ * A token is a number. Those of the first login are 1 .. newest[0], those of a
+ * second one SECOND .. newest[1]; a later one expires later. Token 0 in the store
+ * means that there is no session, because the user has logged out, or, without
+ * a stamp, because the store has forgotten what it knew.
  *
- * -DN=3 -DROUNDS=1 ...  set the size; -DNOFENCE, -DNOREREAD, -DNOLEASE,
- * -DNORECHECK, -DONLYMINE and -DNOTOMBSTONE each take a piece out.
+ * -DN=3 -DROUNDS=1 ...  set the size; -DFORGIVING makes a server that answers a
+ * token that was sent before; -DNOCOMPARE, -DCOMPAREONLY, -DNOREREAD, -DNOLEASE,
+ * -DNORECHECK, -DONLYMINE, -DNOTOMBSTONE, -DNOKEEP and -DNOFORGET each take a
+ * piece out.
  */
 
 #ifndef N
@@ -17,7 +21,7 @@
 #define ROUNDS 2	/* how often each wants a new token */
 #endif
 #ifndef LAPSES
-#define LAPSES 2	/* how often a lease ends under its holder */
+#define LAPSES 1	/* how often a lease ends under its holder */
 #endif
 #ifndef CRASHES
 #define CRASHES 1
@@ -28,30 +32,43 @@
 #ifndef MISSES
 #define MISSES 1	/* saves that do not reach the store */
 #endif
+#ifndef FLUSHES
+#define FLUSHES 0	/* how often the store forgets all it knew */
+#endif
+#ifndef FAILOVERS
+#define FAILOVERS 0	/* how often the store loses its last save */
+#endif
 
-#define NOBODY N
+#define NOBODY (N + 1)		/* N is the user, who logs in and out */
+#define SECOND 64
+#define LOGIN(token) ((token) / SECOND)
+#define SAME(a, b) ((a) != 0 && (b) != 0 && LOGIN(a) == LOGIN(b))
 
 /* the server */
-byte newest = 1;
-bool over = false;		/* it has seen a token twice */
+byte newest[2] = { 1, SECOND };
+bool over[2];			/* it has seen a token twice */
 
 /* the store */
 byte stored = 1;
+byte stamp = 1;			/* of the save that stored it; 0: none is known */
+byte stamps = 1;		/* given so far */
 byte fence = 0, saved = 0;	/* given last, and of the last save */
 byte holder = NOBODY;
-bool left = false;		/* the user has logged out */
+byte before = 1, stampBefore = 1;	/* the last save, as a replica has them */
+bool left = false;		/* the user has logged out or in again */
+bool out = false;		/* has logged out, as far as the store can know */
 
 /* what has gone wrong so far */
-byte lapses = 0, crashes = 0, losses = 0, misses = 0;
+byte lapses = 0, crashes = 0, losses = 0, misses = 0, flushes = 0, failovers = 0;
 bool excused = false;		/* a token that the server issued may be lost, or one may be sent twice */
 
 byte finished = 0;		/* processes */
 
-/* where each process is */
-bool told[N];			/* that its lease has ended */
-bool cleared[N];		/* to send: it has looked whether its lease lasts */
-bool waiting[N];		/* for a reply */
-bool robbed[N];			/* of the lease of this turn */
+/* where each process is; the last is the user */
+bool told[N + 1];		/* that its lease has ended */
+bool cleared[N + 1];		/* to send: it has looked whether its lease lasts */
+bool waiting[N + 1];		/* for a reply */
+bool robbed[N + 1];		/* of the lease of this turn */
 
 /* A lease may end at any time. The holder is told, but may be past the moment
    when it would have looked: paused, or with its request on the way. */
@@ -70,13 +87,36 @@ bool robbed[N];			/* of the lease of this turn */
 
 active proctype Time()
 {
-	byte p;
 end:	do
 	:: lapse(0)
 	:: lapse(1)
 #if N > 2
 	:: lapse(2)
 #endif
+	:: lapse(N)
+	:: atomic {			/* the store forgets: the lease too */
+		(flushes < FLUSHES) ->
+		flushes++;
+		stored = 0;
+		stamp = 0;
+		saved = 0;
+		before = 0;
+		stampBefore = 0;
+		excused = true;
+		out = false;
+		if
+		:: holder != NOBODY -> told[holder] = true; robbed[holder] = true
+		:: else
+		fi;
+		holder = NOBODY
+	}
+	:: atomic {			/* a replica takes over that lacks the last save */
+		(failovers < FAILOVERS && SAME(stored, before) && stored != before) ->
+		failovers++;
+		stored = before;
+		stamp = stampBefore;
+		excused = true		/* who does not have what was lost sends what is spent */
+	}
 	od
 }
 
@@ -86,18 +126,34 @@ end:	do
 #define FREE (holder == NOBODY)
 #endif
 
-#ifdef NOFENCE
-#define TAKEN true
+/* Whether the store takes a save. */
+#ifdef NOCOMPARE
+#define TAKEN (mine > saved)
 #else
 #ifdef ONLYMINE
 #define TAKEN (holder == me)
 #else
-#define TAKEN (mine > saved)
+#ifdef NOFORGET
+#define TAKEN (stamp == seen)
+#else
+#define TAKEN (stamp == seen || (stamp == 0 && stored == 0))
+#endif
 #endif
 #endif
 
+/* Whether what was refreshed replaces what somebody else has stored. */
+#define REPLACES (SAME(next, stored) && next > stored)
+#ifdef COMPAREONLY
+#undef REPLACES
+#define REPLACES false
+#endif
+#ifdef ONLYMINE
+#undef REPLACES
+#define REPLACES false
+#endif
+
 /* To acquire is one step of the store, and gives what is stored. */
-inline acquire(mine, current)
+inline acquire()
 {
 	atomic {
 		FREE ->
@@ -105,6 +161,7 @@ inline acquire(mine, current)
 		mine = fence;
 		holder = me;
 		current = stored;
+		seen = stamp;
 		told[me] = false;
 		robbed[me] = false;
 		found = stored
@@ -123,35 +180,31 @@ inline release()
 }
 
 /* To save is one step too, and gives the lease back. */
-inline save(mine, next)
+inline put(next)
 {
-	atomic {
-		if
-		:: TAKEN ->
-			assert(!left || next == 0);	/* no late save undoes a logout */
-			assert(next > stored);		/* nothing newer is replaced */
-			stored = next;
-			saved = mine
-		:: else ->
-			assert(mine <= saved)		/* nothing is refused but for what is newer */
-		fi;
-		unsaved = 0;
-		if
-		:: holder == me -> holder = NOBODY
-		:: else
-		fi;
-		cleared[me] = false
-	}
+	before = stored;
+	stampBefore = stamp;
+	stored = next;
+	stamps++;
+	stamp = stamps;
+	saved = (mine > saved -> mine : saved + 1);
+	fence = (saved > fence -> saved : fence);
+	if
+	:: holder == me -> holder = NOBODY
+	:: else
+	fi;
+	cleared[me] = false
 }
 
 /* One program on one machine. unsaved is what it could not store, 0 if there
    is nothing; from is the token that was traded in for that. */
 proctype Process(byte me)
 {
-	byte mine, current, next, found;
+	byte mine, current, seen, next, found;
 	byte known = 1;		/* the token it used last, which is expiring */
 	byte unsaved = 0, from = 0;
 	byte rounds = 0;
+	bool conflict;
 
 turn:	if
 	:: rounds == ROUNDS && unsaved == 0 -> goto done
@@ -161,7 +214,7 @@ turn:	if
 	:: rounds < ROUNDS -> rounds++
 	:: else
 	fi;
-	acquire(mine, current);
+	acquire();
 
 	/* What it could not store counts as stored, if nobody else has stored. */
 	if
@@ -172,11 +225,20 @@ turn:	if
 	:: current == 0 -> release(); goto done
 	:: else
 	fi;
+#ifndef NOKEEP
+	if	/* the store has lost a save: the copy at hand is the later state */
+	:: SAME(known, current) && known > current -> current = known
+	:: else
+	fi;
+#endif
 #ifdef NOREREAD
 	current = known;
 #else
 	if
-	:: current > known -> known = current; release(); goto turn	/* adopted */
+	:: !SAME(current, known) || current > known ->	/* adopted */
+		known = current;
+		release();
+		goto turn
 	:: else
 	fi;
 #endif
@@ -192,7 +254,9 @@ send:	/* It looks whether its lease lasts, and sends. In between it may be pause
 		cleared[me] = true
 	}
 	atomic {
-		assert(current >= found);	/* never an older one than was stored when the turn began */
+		/* Never an older one than was stored when the turn began, or than it knew. */
+		assert(!SAME(current, found) || current >= found);
+		assert(!SAME(current, known) || current >= known);
 		/* Nobody else waits for a reply whose lease has lasted. */
 		assert(me == 0 || !waiting[0] || robbed[0] || robbed[me]);
 		assert(me == 1 || !waiting[1] || robbed[1] || robbed[me]);
@@ -205,11 +269,17 @@ send:	/* It looks whether its lease lasts, and sends. In between it may be pause
 	/* At the server. */
 	atomic {
 		if
-		:: current == newest && !over -> newest++; next = newest
+		:: current == newest[LOGIN(current)] && !over[LOGIN(current)] ->
+			newest[LOGIN(current)]++; next = newest[LOGIN(current)]
 		:: else ->
-			assert(excused || over || left);	/* no session is lost without a cause */
-			over = true;
+#ifdef FORGIVING
+			newest[LOGIN(current)]++; next = newest[LOGIN(current)]
+#else
+			/* No session is lost without a cause. */
+			assert(excused || over[LOGIN(current)] || left);
+			over[LOGIN(current)] = true;
 			next = 0
+#endif
 		fi
 	}
 
@@ -253,8 +323,38 @@ store:	if
 		goto turn
 	:: atomic { crashes < CRASHES -> crashes++; excused = true };
 		goto crash
-	:: save(mine, next); goto turn
+	:: atomic {
+			conflict = !(TAKEN);
+			if
+			:: !conflict ->
+				/* Neither another login nor a logout is undone, nor anything newer. */
+				assert(stamp == 0 || SAME(next, stored) && next > stored);
+				assert(!out);
+				put(next);
+				unsaved = 0
+			:: else
+			fi
+		};
+		if
+		:: !conflict -> goto turn
+		:: else
+		fi
 	fi;
+
+	/* Somebody else has stored: a later state of the same login replaces that,
+	   and else the newer stays. */
+	atomic {
+		if
+		:: REPLACES -> seen = stamp; goto store
+		:: stamp == 0 && stored == 0 && TAKEN -> goto store
+		:: else ->
+			/* No good token is thrown away. */
+			assert(stamp != 0 && (stored == 0 || !SAME(next, stored) || stored > next));
+			unsaved = 0;
+			release()
+		fi
+	};
+	goto turn;
 
 crash:	/* All memory is lost. The lease lapses, and the program comes back. */
 	atomic {
@@ -278,33 +378,43 @@ done:	atomic {
 		waiting[me] = false;
 		finished++;
 		if
-		:: finished == N && !over && !excused && !left ->
-			assert(stored == newest)	/* without a fault nothing is missing */
+		:: finished == N && !excused && !left && !over[0] ->
+			assert(stored == newest[0])	/* without a fault nothing is missing */
 		:: else
 		fi
 	}
 }
 
-/* The user logs out, some time or never. */
+/* The user logs out or in again, some time or never. That takes a turn too, and
+   may be as late as a refresh. What was acknowledged is never undone: a refresh
+   asserts it when it saves. */
 proctype User()
 {
-	byte mine;
+	byte me = N, mine, current, seen, found, wanted;
 	if
-	:: atomic {
-		FREE ->
-		fence++;
-		mine = fence;
-		stored = 0;
-		left = true;
+	:: wanted = 0
+	:: wanted = SECOND
+	:: goto quiet
+	fi;
+again:	acquire();
+	atomic {
+		if
+		:: TAKEN ->
+			left = true;
+			out = (wanted == 0);
+			put(wanted);
 #ifdef NOTOMBSTONE
-		fence = 0;
-		saved = 0
-#else
-		saved = mine
+			if
+			:: wanted == 0 -> stamp = 0; saved = 0
+			:: else
+			fi;
 #endif
-	}
-	:: skip
-	fi
+			goto quiet
+		:: else -> release()
+		fi
+	};
+	goto again;
+quiet:	skip
 }
 
 init {

@@ -5,6 +5,8 @@ package pgxstore_test
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,12 +44,46 @@ func TestFleetWhileProcessesAreStopped(t *testing.T) {
 	})
 }
 
-func TestVisibility(t *testing.T) { remotetest.Visibility(t, open, place(t, postgresURL(t))) }
+func TestVisibility(t *testing.T) { remotetest.Visibility(t, open, place(t, postgresURL(t)), 20) }
+
+func BenchmarkVisibility(b *testing.B) {
+	remotetest.BenchmarkVisibility(b, open, place(b, postgresURL(b)))
+}
 
 func TestThousandKeys(t *testing.T) {
 	s := openStore(t, place(t, postgresURL(t)), 4)
 	fill(t, s.Pool)
 	remotetest.ThousandKeys(t, s, func(ctx context.Context) error { return s.Pool.Ping(ctx) })
+}
+
+// BenchmarkRefreshes reports how many sessions a second one process refreshes, 256
+// at once, on a PostgreSQL that waits for its disk. What a refresh itself would
+// take is left out.
+func BenchmarkRefreshes(b *testing.B) {
+	p, err := remotetest.NewPostgres()
+	if err == nil {
+		err = p.Start("-c", "fsync=on")
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(p.Crash)
+	for _, conns := range []int32{4, 16} {
+		b.Run(fmt.Sprint("pool of ", conns), func(b *testing.B) {
+			s := openStore(b, place(b, p.URL()), conns)
+			var all sync.WaitGroup
+			var next atomic.Int64
+			for range 256 {
+				all.Go(func() {
+					for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+						save(b, s, fmt.Sprint(i%1000), "refreshed")
+					}
+				})
+			}
+			all.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "refreshes/s")
+		})
+	}
 }
 
 // fill has the pool open all its connections, as it has in a program that runs.

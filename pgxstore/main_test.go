@@ -80,9 +80,9 @@ func ownServer(t *testing.T) *remotetest.Postgres {
 	return p
 }
 
-// bouncer starts a PgBouncer in transaction mode in front of p and returns its
-// URL.
-func bouncer(t *testing.T, p *remotetest.Postgres) string {
+// bouncer starts a PgBouncer in front of p, in a pool_mode of its, and returns
+// its URL.
+func bouncer(t *testing.T, p *remotetest.Postgres, mode string) string {
 	t.Helper()
 	program, err := remotetest.Find("pgbouncer", "pgbouncer", "/usr/sbin")
 	if err != nil {
@@ -100,10 +100,10 @@ listen_addr =
 listen_port = 6432
 unix_socket_dir = %s
 auth_type = any
-pool_mode = transaction
+pool_mode = %s
 default_pool_size = 5
 max_client_conn = 200
-`, p.Folder, folder)
+`, p.Folder, folder, mode)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

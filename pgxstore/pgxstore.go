@@ -17,12 +17,12 @@
 //
 // An Update holds a lease with a fence, in columns of its row. No connection
 // and no transaction is held meanwhile. When its process dies, others wait for
-// the rest of the lease; when it was only stopped, what it stores late is taken
-// unless a later holder has stored something.
+// the rest of the lease. When it was only stopped, what it stores late is taken
+// unless somebody else has stored something: then the newer stays, and fn is
+// called again with it. Of two states of one login the later expiry stays.
 package pgxstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -57,8 +57,9 @@ type Store struct {
 
 	// Lease is for how long the process that runs an Update may be silent
 	// before another may begin one of the same key. It is renewed at every
-	// third of it. If zero or negative, 30 seconds. It is what others wait
-	// after a crash; it does not bound an Update.
+	// third of it. If zero or negative, 15 seconds. It is what others wait
+	// after a crash; it does not bound an Update. Processes that share sessions
+	// should have the same.
 	Lease time.Duration
 
 	// CacheFor is for how long a local copy is used while nothing vouches for
@@ -87,7 +88,10 @@ type Store struct {
 	core   *remote.Store
 }
 
-var _ walletauth.TokenStore = (*Store)(nil)
+var (
+	_ walletauth.TokenStore = (*Store)(nil)
+	_ walletauth.Replacer   = (*Store)(nil)
+)
 
 var errNoPool = errors.New("pgxstore: Store.Pool is nil")
 
@@ -95,9 +99,9 @@ var errNoPool = errors.New("pgxstore: Store.Pool is nil")
 // current. The Session is shared. Load does not wait for an Update.
 //
 // The errors: one wrapping [walletauth.ErrNoSession]; that Pool is nil; that
-// of ctx; that of the Codec, if it cannot read what is stored; that of
-// PostgreSQL, once it has lasted for 5 seconds, if there is no copy to answer
-// with.
+// of ctx; one wrapping [walletauth.ErrUnreadable] if what is stored cannot be
+// read; that of PostgreSQL, once it has lasted for 5 seconds, if there is no copy
+// to answer with.
 func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	if s.Pool == nil {
 		return nil, errNoPool
@@ -109,19 +113,34 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 // Update is [walletauth.TokenStore.Update]. The exclusion is a lease: see
 // [Store.Lease]. While fn runs no connection is held. What fn returns is stored
 // though ctx has ended meanwhile, and tried again for 15 seconds if PostgreSQL
-// cannot be reached.
+// cannot be reached. fn is called again if another process has stored something
+// else meanwhile, because the lease was lost or its last holder was late.
 //
 // The errors: that of fn, as it is; that Pool is nil; that of ctx, if it ended
-// before fn was called; that of the Codec; that of PostgreSQL, once it has
-// lasted for 5 seconds; that the lease was lost and its next holder has stored
-// something else. In all these cases the stored session stays, but for an
-// error of PostgreSQL while storing: then either may be stored.
+// before fn was called; one wrapping [walletauth.ErrUnreadable]; that of the
+// Codec, if it cannot encode; that of PostgreSQL, once it has lasted for 5
+// seconds. In all these cases the stored session stays, but for an error of
+// PostgreSQL while storing: then either may be stored.
 func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error)) error {
 	if s.Pool == nil {
 		return errNoPool
 	}
 	s.once.Do(s.begin)
 	return s.core.Update(ctx, key, fn)
+}
+
+// Replace is [walletauth.Replacer.Replace]: [walletauth.Save] and
+// [walletauth.Delete] use it where the stored session cannot be read.
+//
+// The errors: that Pool is nil; that of ctx, if it ended while waiting for the
+// lease; that of the Codec, if it cannot encode s; that of PostgreSQL, once it
+// has lasted for 5 seconds, or 15 while storing.
+func (s *Store) Replace(ctx context.Context, key string, session *walletauth.Session) error {
+	if s.Pool == nil {
+		return errNoPool
+	}
+	s.once.Do(s.begin)
+	return s.core.Replace(ctx, key, session)
 }
 
 // Close ends the goroutines and the connection that listens, and waits for
@@ -138,14 +157,15 @@ func (s *Store) Close() error {
 
 // begin sets what the methods work with.
 func (s *Store) begin() {
-	s.server = newServer(s.Pool, cmp.Or(s.Table, defaultTable))
+	s.server = newServer(s.Pool, s.Table)
 	s.core = remote.New(remote.Config{
 		Name:   "pgxstore",
 		Server: s.server,
 		Codec:  s.Codec,
 		Lease:  s.Lease,
-		Trust:  s.CacheFor,
-		Copies: s.MaxCopies,
-		AtOnce: int(s.Pool.Config().MaxConns) * 3 / 4, // the rest is left to others
+
+		MaxStaleness: s.CacheFor,
+		MaxCopies:    s.MaxCopies,
+		MaxInFlight:  int(s.Pool.Config().MaxConns) * 3 / 4, // the rest is left to others
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -42,8 +43,43 @@ func TestProcesses(t *testing.T) {
 		})
 }
 
-func TestTakeover(t *testing.T) {
-	remotetest.Takeover(t, open, place(t, postgresURL(t)))
+func TestHistories(t *testing.T) { remotetest.Histories(t, open, place(t, postgresURL(t))) }
+
+func TestLosses(t *testing.T) {
+	s := newStore(t)
+	exec := func(statement, key string) error {
+		_, err := s.Pool.Exec(t.Context(), statement, pgx.QueryExecModeExec, []byte(key))
+		return err
+	}
+	remotetest.Losses(t, s, remotetest.Hand{
+		Forget: func(key string) error { return exec("DELETE FROM "+s.Table+" WHERE key_hash = sha256($1)", key) },
+		Keep: func(key string) func() error {
+			kept := fmt.Sprintf("%s_kept_%d", s.Table, tables.Add(1))
+			statement := "CREATE TABLE " + kept + " AS SELECT * FROM " + s.Table + " WHERE key_hash = sha256('" + key + "')"
+			if _, err := s.Pool.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _, _ = s.Pool.Exec(context.Background(), "DROP TABLE "+kept) })
+			return func() error {
+				if err := exec("DELETE FROM "+s.Table+" WHERE key_hash = sha256($1)", key); err != nil {
+					return err
+				}
+				return exec("INSERT INTO "+s.Table+" SELECT * FROM "+kept+" WHERE key_hash = sha256($1)", key)
+			}
+		},
+		Spoil: func(key string) error {
+			return exec("UPDATE "+s.Table+" SET data = 'x', stamp = 'another' WHERE key_hash = sha256($1)", key)
+		},
+		Deafen: func() error {
+			_, err := s.Pool.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'")
+			return err
+		},
+		Another: func() walletauth.TokenStore {
+			another := &pgxstore.Store{Pool: s.Pool, Table: s.Table, CacheFor: -1}
+			t.Cleanup(func() { _ = another.Close() })
+			return another
+		},
+	})
 }
 
 // TestPgBouncer runs it all behind PgBouncer in transaction mode, on a pool
@@ -51,7 +87,7 @@ func TestTakeover(t *testing.T) {
 // after CacheFor.
 func TestPgBouncer(t *testing.T) {
 	s := ownServer(t)
-	url := bouncer(t, s)
+	url := bouncer(t, s, "transaction")
 	t.Run("TestStore", func(t *testing.T) {
 		walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
 			return openStore(t, place(t, url), 4)
@@ -164,6 +200,73 @@ func TestMigrate(t *testing.T) {
 	}
 	if text, err := pgxstore.Migrations.ReadFile("migrations/001_sessions.sql"); err != nil || !strings.Contains(string(text), "CREATE TABLE") {
 		t.Errorf("Migrations: %v %q", err, text)
+	}
+}
+
+// TestMigrateThroughPgBouncer: in every mode, statements are all it needs.
+func TestMigrateThroughPgBouncer(t *testing.T) {
+	server := ownServer(t)
+	for _, mode := range []string{"session", "transaction", "statement"} {
+		t.Run(mode, func(t *testing.T) {
+			s := openStore(t, bouncer(t, server, mode)+"|in_mode_"+mode, 4)
+			var all sync.WaitGroup
+			for range 4 {
+				all.Go(func() {
+					if err := s.Migrate(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			save(t, s, "user", "1")
+			save(t, s, "user", "2")
+			if err := walletauth.Delete(t.Context(), s, "user"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestMigrateWithoutCreate: who may not make a table may call Migrate where it is
+// there.
+func TestMigrateWithoutCreate(t *testing.T) {
+	url := ownServer(t).URL()
+	admin := openStore(t, url+"|", 2)
+	if err := admin.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{"CREATE ROLE app LOGIN", "REVOKE CREATE ON SCHEMA public FROM PUBLIC"} {
+		if _, err := admin.Pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asApp := strings.Replace(url, "user=postgres", "user=app", 1)
+	if err := openStore(t, asApp+"|", 2).Migrate(t.Context()); err != nil {
+		t.Errorf("Migrate where the table is there: %v", err)
+	}
+	if err := openStore(t, asApp+"|another", 2).Migrate(t.Context()); err == nil || !strings.Contains(err.Error(), "permission denied") {
+		t.Errorf("Migrate where it is not: %v", err)
+	}
+}
+
+// TestTableReplaced: when another table gets the name, nobody hears of its
+// changes on the channel of the old one, and the probes find that out.
+func TestTableReplaced(t *testing.T) {
+	shared := place(t, postgresURL(t))
+	here, there := openStore(t, shared, 4), openStore(t, shared, 4)
+	here.CacheFor = 300 * time.Millisecond
+	save(t, there, "user", "0")
+	remotetest.AwaitID(t, here, "user", "0")
+	for i := range 3 {
+		old := fmt.Sprintf("%s_old_%d", here.Table, i)
+		if _, err := here.Pool.Exec(t.Context(), fmt.Sprintf(
+			"BEGIN; ALTER TABLE %[1]s RENAME TO %[2]s; CREATE TABLE %[1]s (LIKE %[2]s INCLUDING ALL); INSERT INTO %[1]s SELECT * FROM %[2]s; DROP TABLE %[2]s; COMMIT",
+			here.Table, old), pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprint(i + 1)
+		save(t, there, "user", id)
+		remotetest.AwaitID(t, here, "user", id)
 	}
 }
 

@@ -3,6 +3,7 @@
 package pgxstore_test
 
 import (
+	"crypto/rand"
 	"os"
 	"regexp"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
 	"github.com/walletauth/walletauth/pgxstore"
 )
 
@@ -32,6 +34,47 @@ func TestReadmeStatements(t *testing.T) {
 	var lease *time.Time
 	if err := admin.Pool.QueryRow(t.Context(), query).Scan(&expires, &updated, &lease); err != nil {
 		t.Errorf("%s: %v", query, err)
+	}
+}
+
+// TestReadmeSettings: with the settings of the README, long sessions stay out of
+// the TOAST table.
+func TestReadmeSettings(t *testing.T) {
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	setting := regexp.MustCompile(`ALTER TABLE walletauth_sessions ([^;]*);`).FindSubmatch(page)
+	if setting == nil {
+		t.Fatal("the README has no settings")
+	}
+	toasted := func(settings string) (size int) {
+		s := newStore(t)
+		if settings != "" {
+			if _, err := s.Pool.Exec(t.Context(), "ALTER TABLE "+s.Table+" "+settings); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 20 {
+			session := remotetest.Session("long")
+			for range 100 {
+				session.AccessToken += rand.Text() // 2,600 bytes that do not compress well
+			}
+			if err := walletauth.Save(t.Context(), s, "user", session); err != nil {
+				t.Fatal(err)
+			}
+		}
+		row := s.Pool.QueryRow(t.Context(), "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = to_regclass($1)", s.Table)
+		if err := row.Scan(&size); err != nil {
+			t.Fatal(err)
+		}
+		return size
+	}
+	if size := toasted(""); size == 0 {
+		t.Error("without the settings nothing is in the TOAST table: this proves nothing")
+	}
+	if size := toasted(string(setting[1])); size != 0 {
+		t.Errorf("with the settings of the README %d bytes are in the TOAST table", size)
 	}
 }
 

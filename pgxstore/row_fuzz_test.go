@@ -3,6 +3,7 @@ package pgxstore
 import (
 	"bytes"
 	"encoding/hex"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,10 +20,10 @@ func FuzzRow(f *testing.F) {
 	f.Fuzz(func(t *testing.T, stamp, data []byte, fence int64) {
 		var g remote.Grant
 		err := scan(func(to ...any) error {
-			*to[0].(*int64), *to[1].(*[]byte), *to[2].(*[]byte) = fence, stamp, data
+			*to[0].(*int64), *to[1].(*[]byte), *to[2].(*int64), *to[3].(*[]byte) = fence, stamp, -fence, data
 			return nil
-		}, &g.Record, &g.Fence)
-		if err != nil || g.Fence != fence || !bytes.Equal(g.Data, data) || (g.Data == nil) != (data == nil) {
+		}, &g.Record, &g.LeaseFence)
+		if err != nil || g.LeaseFence != fence || g.Fence != -fence || !bytes.Equal(g.Data, data) || (g.Data == nil) != (data == nil) {
 			t.Errorf("a row with %d and %q is %v, %v", fence, data, g, err)
 		}
 		whole := bytes.Equal(g.Stamp[:], stamp)
@@ -33,26 +34,27 @@ func FuzzRow(f *testing.F) {
 }
 
 // Whatever the payload of a notification: what is taken for an announcement is
-// of the hash and the stamp that stand in it. Of a kind that is not known it may
+// of the hash and the fence that stand in it. Of a kind that is not known it may
 // be too: the key is read again then, which does no harm.
 func FuzzAnnouncement(f *testing.F) {
 	id := (&server{}).ID("user")
-	f.Add(announcement(id, remote.Change{Record: remote.Record{Stamp: remote.Stamp{1}, Data: []byte("x")}}))
-	f.Add(announcement(id, remote.Change{Record: remote.Record{Stamp: remote.Stamp{2}}}))
+	f.Add(announcement(id, 7, false))
+	f.Add(announcement(id, 1<<60, true))
 	f.Add("")
-	f.Add("r" + hex.EncodeToString(make([]byte, 47)))
-	f.Add("é" + hex.EncodeToString(make([]byte, 48)))
+	f.Add("r" + hex.EncodeToString(make([]byte, 31)) + ":1")
+	f.Add("é" + hex.EncodeToString(make([]byte, 32)) + ":-1")
 	f.Fuzz(func(t *testing.T, text string) {
 		m, ok := readAnnouncement(text)
 		if !ok {
 			return
 		}
-		c := remote.Change{Record: remote.Record{Stamp: m.Stamp, Data: []byte("x")}}
-		if m.Deleted {
-			c.Data = nil
+		head, fence, _ := strings.Cut(announcement(m.ID, m.Fence, m.Deleted), ":")
+		said, number, _ := strings.Cut(text, ":")
+		if !strings.EqualFold(head[1:], said[1:]) || m.Deleted != (text[0] == 'd') || m.Echo != "" {
+			t.Errorf("%q is read as %q", text, head)
 		}
-		if again := announcement(m.ID, c); !strings.EqualFold(again[1:], text[1:]) || m.Deleted != (text[0] == 'd') || m.Echo != "" {
-			t.Errorf("%q is read as %q", text, again)
+		if n, err := strconv.ParseInt(number, 10, 64); err != nil || n != m.Fence {
+			t.Errorf("the fence of %q is read as %s", text, fence)
 		}
 	})
 }

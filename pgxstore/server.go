@@ -1,11 +1,13 @@
 package pgxstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,65 +35,96 @@ func quoted(table string) string {
 // and is sent without being prepared, since PgBouncer in transaction mode may
 // run the next on another connection, which does not know it.
 type server struct {
-	pool                                           *pgxpool.Pool
-	table                                          string // quoted
-	read, acquire, renew, release, save, purgeable string
+	pool                                                     *pgxpool.Pool
+	table                                                    string // quoted
+	read, acquire, renew, release, save, announce, purgeable string
 }
 
 var _ remote.Server = (*server)(nil)
 
 func newServer(pool *pgxpool.Pool, table string) *server {
+	table = cmp.Or(table, defaultTable)
 	return &server{
 		pool: pool, table: quoted(table),
 		read: forTable(readSQL, table), acquire: forTable(acquireSQL, table), renew: forTable(renewSQL, table),
-		release: forTable(releaseSQL, table), save: forTable(saveSQL, table), purgeable: forTable(purgeSQL, table),
+		release: forTable(releaseSQL, table), save: forTable(saveSQL, table), announce: forTable(announceSQL, table),
+		purgeable: forTable(purgeSQL, table),
 	}
 }
 
 const (
-	readSQL = `SELECT stamp, data FROM walletauth_sessions WHERE key_hash = $1`
+	readSQL = `SELECT stamp, data_fence, data FROM walletauth_sessions WHERE key_hash = $1`
 
 	// The UPDATE comes first, because an INSERT with ON CONFLICT DO UPDATE would
 	// lock the row, and so write to the log, each time that somebody asks in
-	// vain.
+	// vain. An owner who has saved or released is refused: it does not ask any
+	// more, and this is a repetition that was late. Fences count on from the clock,
+	// in microseconds, so that they grow although the row was deleted. A lease that
+	// lasts for longer than one from now on began before the clock was set back.
+	//
+	// This must reach the disk before it is answered: a lease that is granted once
+	// more after a crash would have the same fence.
 	acquireSQL = `
 WITH taken AS (
 	UPDATE walletauth_sessions
-	SET fence = fence + (lease_owner IS DISTINCT FROM $2)::int, lease_owner = $2,
-		lease_until = clock_timestamp() + $3::bigint * interval '1 ms'
-	WHERE key_hash = $1 AND (lease_owner IS NULL OR lease_owner = $2 OR lease_until < clock_timestamp())
-	RETURNING fence, stamp, data
+	SET fence = CASE WHEN lease_owner = $2 THEN fence
+			ELSE greatest(fence + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) END,
+		lease_owner = $2, lease_until = clock_timestamp() + $3::bigint * interval '1 ms'
+	WHERE key_hash = $1 AND stamp IS DISTINCT FROM $2
+		AND CASE WHEN lease_owner = $2 THEN lease_until IS NOT NULL
+			ELSE lease_until IS NULL OR lease_until < clock_timestamp() END
+	RETURNING fence, stamp, data_fence, data
 ), made AS (
 	INSERT INTO walletauth_sessions (key_hash, fence, lease_owner, lease_until)
-	SELECT $1, 1, $2, clock_timestamp() + $3::bigint * interval '1 ms' WHERE NOT EXISTS (SELECT FROM taken)
+	SELECT $1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, $2, clock_timestamp() + $3::bigint * interval '1 ms'
+	WHERE NOT EXISTS (SELECT FROM taken)
 	ON CONFLICT DO NOTHING
-	RETURNING fence, stamp, data
+	RETURNING fence, stamp, data_fence, data
+), shortened AS (
+	UPDATE walletauth_sessions SET lease_until = clock_timestamp() + $3::bigint * interval '1 ms'
+	WHERE key_hash = $1 AND lease_owner <> $2 AND lease_until > clock_timestamp() + $3::bigint * interval '1 ms'
 )
-SELECT fence, stamp, data FROM taken UNION ALL SELECT fence, stamp, data FROM made`
+SELECT fence, stamp, data_fence, data FROM taken UNION ALL SELECT fence, stamp, data_fence, data FROM made`
 
 	renewSQL = `
 UPDATE walletauth_sessions SET lease_until = clock_timestamp() + $3::bigint * interval '1 ms'
-WHERE key_hash = $1 AND lease_owner = $2`
+WHERE key_hash = $1 AND lease_owner = $2 AND lease_until IS NOT NULL`
 
+	// The owner stays, so that it is known who has released. A crash may undo this,
+	// and the lease then ends by itself: no need to wait for the disk.
 	releaseSQL = `
-UPDATE walletauth_sessions SET lease_owner = NULL, lease_until = NULL
-WHERE key_hash = $1 AND lease_owner = $2`
+WITH fast AS (SELECT set_config('synchronous_commit', 'off', true))
+UPDATE walletauth_sessions SET lease_until = NULL FROM fast
+WHERE key_hash = $1 AND lease_owner = $2 AND lease_until IS NOT NULL`
 
-	// It inserts where the row is gone, deleted by hand perhaps: the session is
-	// good all the same. Who stored with this stamp may do so again, as its
-	// first reply may have been lost.
+	// It stores if the stamp is the one that the holder saw, or if there is neither
+	// a stamp nor data: then the row was deleted by hand, and the session is
+	// good all the same. Who stored with this stamp may do so again, as its first
+	// reply may have been lost. A stamp of another length is none.
 	saveSQL = `
-WITH saved AS (
-	INSERT INTO walletauth_sessions AS s (key_hash, data, stamp, data_fence, fence, expires_at)
-	VALUES ($1, $4::bytea, $2, $3, $3, $5::timestamptz)
-	ON CONFLICT (key_hash) DO UPDATE
-	SET data = excluded.data, stamp = excluded.stamp, data_fence = excluded.data_fence,
-		fence = greatest(s.fence, excluded.fence), expires_at = excluded.expires_at, updated_at = now(),
-		lease_owner = nullif(s.lease_owner, $2)
-	WHERE s.data_fence < excluded.data_fence OR s.stamp = excluded.stamp
-	RETURNING 1
+INSERT INTO walletauth_sessions AS s (key_hash, data, stamp, data_fence, fence, expires_at)
+VALUES ($1, $4::bytea, $2, $3, $3, $5::timestamptz)
+ON CONFLICT (key_hash) DO UPDATE
+SET data = excluded.data, stamp = excluded.stamp, expires_at = excluded.expires_at, updated_at = now(),
+	data_fence = CASE WHEN s.stamp = $2 THEN s.data_fence WHEN $3 > s.data_fence THEN $3
+		ELSE greatest(s.fence, s.data_fence) + 1 END,
+	fence = CASE WHEN s.stamp = $2 OR $3 <= s.data_fence THEN greatest(s.fence, s.data_fence) + (s.stamp IS DISTINCT FROM $2)::int
+		ELSE greatest(s.fence, $3) END
+WHERE s.stamp = $2 OR CASE WHEN octet_length(s.stamp) = 16 THEN s.stamp = $6
+	ELSE $6 = '\x00000000000000000000000000000000'::bytea OR s.data IS NULL END
+RETURNING data_fence`
+
+	// Announcing is a statement of its own, which ends the lease too. NOTIFY takes
+	// one lock of the whole instance until its transaction is committed: with the
+	// save it would be held until that is on the disk, and no two saves could go
+	// there together. What a crash can undo of it does no harm: the lease ends by
+	// itself, and whoever listens has to connect anew and reads again what it has.
+	announceSQL = `
+WITH fast AS (SELECT set_config('synchronous_commit', 'off', true)), released AS (
+	UPDATE walletauth_sessions SET lease_until = NULL FROM fast
+	WHERE key_hash = $1 AND lease_owner = $2 AND lease_until IS NOT NULL
 )
-SELECT pg_notify('walletauth_' || to_regclass($6::text)::oid, $7::text) FROM saved`
+SELECT pg_notify('walletauth_' || to_regclass($3::text)::oid, $4::text) FROM fast`
 
 	// A row that was leased lately stays: its fence must not begin anew.
 	purgeSQL = `
@@ -118,19 +151,20 @@ func (s *server) Read(ctx context.Context, id string) (r remote.Record, err erro
 	return r, err
 }
 
-func (s *server) Acquire(ctx context.Context, id string, owner remote.Stamp, lease time.Duration) (g remote.Grant, granted bool, err error) {
+// Acquire needs no force: every row can be read.
+func (s *server) Acquire(ctx context.Context, id string, owner remote.Stamp, lease time.Duration, _ bool) (g remote.Grant, granted bool, err error) {
 	row := s.pool.QueryRow(ctx, s.acquire, pgx.QueryExecModeExec, []byte(id), owner[:], lease.Milliseconds())
-	err = scan(row.Scan, &g.Record, &g.Fence)
+	err = scan(row.Scan, &g.Record, &g.LeaseFence)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return g, false, nil
 	}
 	return g, err == nil, err
 }
 
-// scan reads a row that ends with a stamp and the data.
+// scan reads a row that ends with a stamp, its fence and the data.
 func scan(row func(...any) error, r *remote.Record, before ...any) error {
 	var stamp []byte
-	if err := row(append(before, &stamp, &r.Data)...); err != nil {
+	if err := row(append(before, &stamp, &r.Fence, &r.Data)...); err != nil {
 		return err
 	}
 	if len(stamp) == len(r.Stamp) { // one of another length is none
@@ -149,14 +183,22 @@ func (s *server) Release(ctx context.Context, id string, owner remote.Stamp) err
 	return err
 }
 
-func (s *server) Save(ctx context.Context, id string, c remote.Change) (bool, error) {
+func (s *server) Save(ctx context.Context, id string, c remote.Change) (fence int64, saved bool, err error) {
 	var expires *time.Time
 	if c.Data != nil {
 		expires = &c.Expires
 	}
-	tag, err := s.pool.Exec(ctx, s.save, pgx.QueryExecModeExec,
-		[]byte(id), c.Stamp[:], c.Fence, c.Data, expires, s.table, announcement(id, c))
-	return tag.RowsAffected() == 1, err
+	row := s.pool.QueryRow(ctx, s.save, pgx.QueryExecModeExec,
+		[]byte(id), c.Stamp[:], c.LeaseFence, c.Data, expires, c.Seen[:])
+	err = row.Scan(&fence)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	_, err = s.pool.Exec(ctx, s.announce, pgx.QueryExecModeExec, []byte(id), c.Stamp[:], s.table, announcement(id, fence, c.Data == nil))
+	return fence, err == nil, err
 }
 
 func (s *server) purge(ctx context.Context) (int64, error) {
@@ -181,33 +223,39 @@ const (
 	deleted  = "d"
 )
 
-// announcement is the payload that tells of a change: what it did, its stamp,
-// and the hash of the key.
-func announcement(id string, c remote.Change) string {
+// announcement is the payload that tells of a change: what it did, the hash of
+// the key, and its fence.
+func announcement(id string, fence int64, isDelete bool) string {
 	kind := replaced
-	if c.Data == nil {
+	if isDelete {
 		kind = deleted
 	}
-	return kind + hex.EncodeToString(c.Stamp[:]) + hex.EncodeToString([]byte(id))
+	return kind + hex.EncodeToString([]byte(id)) + ":" + strconv.FormatInt(fence, 10)
 }
 
 func readAnnouncement(text string) (m remote.Message, ok bool) {
-	if text == "" {
+	head, fence, found := strings.Cut(text, ":")
+	if !found || head == "" {
 		return m, false
 	}
-	data, err := hex.DecodeString(text[1:])
-	if err != nil || len(data) != len(m.Stamp)+sha256.Size {
+	id, err := hex.DecodeString(head[1:])
+	if err != nil || len(id) != sha256.Size {
 		return m, false
 	}
-	m.Deleted = text[:1] == deleted
-	m.ID = string(data[copy(m.Stamp[:], data):])
-	return m, true
+	m.Fence, err = strconv.ParseInt(fence, 10, 64)
+	m.Deleted, m.ID = head[:1] == deleted, string(id)
+	return m, err == nil
 }
 
-func echoes(name string) string { return "walletauth_echo_" + name }
+// Shard: PostgreSQL is in one piece.
+func (s *server) Shard(string) string                      { return "" }
+func (s *server) Shards(context.Context) ([]string, error) { return []string{""}, nil }
 
-func (s *server) Probe(ctx context.Context, echo, payload string) error {
-	_, err := s.pool.Exec(ctx, "SELECT pg_notify($1, $2)", pgx.QueryExecModeExec, echoes(echo), payload)
+// Probe notifies on a channel of the table as it is now, like a save: if it was
+// replaced by a rename, whoever listens to the old one hears neither.
+func (s *server) Probe(ctx context.Context, _, echo, payload string) error {
+	_, err := s.pool.Exec(ctx, "SELECT pg_notify('walletauth_' || to_regclass($1::text)::oid || '_' || $2::text, $3::text)",
+		pgx.QueryExecModeExec, s.table, echo, payload)
 	return err
 }
 
@@ -222,8 +270,8 @@ func (s *server) Subscribe(ctx context.Context, echo string) (remote.Subscriptio
 	if err != nil {
 		return nil, err
 	}
-	sub := &subscription{conn: conn, echoes: echoes(echo)}
-	if err := s.listen(ctx, sub); err != nil {
+	sub := &subscription{conn: conn}
+	if err := s.listen(ctx, sub, echo); err != nil {
 		sub.Close()
 		return nil, err
 	}
@@ -248,7 +296,7 @@ func (s *server) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, err
 }
 
-func (s *server) listen(ctx context.Context, sub *subscription) error {
+func (s *server) listen(ctx context.Context, sub *subscription, echo string) error {
 	var pid uint32
 	var table *uint32
 	row := sub.conn.QueryRow(ctx, "SELECT pg_backend_pid(), to_regclass($1)::oid", pgx.QueryExecModeExec, s.table)
@@ -263,8 +311,9 @@ func (s *server) listen(ctx context.Context, sub *subscription) error {
 	case table == nil:
 		return fmt.Errorf("there is no table %s", s.table)
 	}
-	sub.changes = fmt.Sprintf("walletauth_%d", *table)
-	for _, channel := range []string{sub.changes, sub.echoes} {
+	changes := fmt.Sprintf("walletauth_%d", *table)
+	sub.echoes = changes + "_" + echo
+	for _, channel := range []string{changes, sub.echoes} {
 		if _, err := sub.conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize(), pgx.QueryExecModeExec); err != nil {
 			return err
 		}
@@ -273,8 +322,8 @@ func (s *server) listen(ctx context.Context, sub *subscription) error {
 }
 
 type subscription struct {
-	conn            *pgx.Conn
-	changes, echoes string
+	conn   *pgx.Conn
+	echoes string
 }
 
 func (s *subscription) Next(ctx context.Context) (remote.Message, error) {

@@ -77,7 +77,7 @@ func ExampleStore_sealed() {
 	if err := walletauth.Save(ctx, store, "user-42", session); err != nil {
 		log.Fatal(err)
 	}
-	stored, err := client.HGet(ctx, "sealed-example:user-42", "d").Result()
+	stored, err := client.HGet(ctx, store.KeyName("user-42"), "d").Result()
 	if err != nil {
 		log.Fatal(err)
 	}

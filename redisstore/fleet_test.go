@@ -43,7 +43,9 @@ func TestFleetWhileProcessesAreStopped(t *testing.T) {
 	})
 }
 
-func TestVisibility(t *testing.T) { remotetest.Visibility(t, open, place(t)) }
+func TestVisibility(t *testing.T) { remotetest.Visibility(t, open, place(t), 20) }
+
+func BenchmarkVisibility(b *testing.B) { remotetest.BenchmarkVisibility(b, open, place(b)) }
 
 func TestThousandKeys(t *testing.T) {
 	s := newStore(t)

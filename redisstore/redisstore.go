@@ -11,8 +11,9 @@
 // while Redis cannot be reached, copies serve on.
 //
 // An Update holds a lease with a fence. When its process dies, others wait for
-// the rest of the lease; when it was only stopped, what it stores late is taken
-// unless a later holder has stored something.
+// the rest of the lease. When it was only stopped, what it stores late is taken
+// unless somebody else has stored something: then the newer stays, and fn is
+// called again with it. Of two states of one login the later expiry stays.
 //
 // # What Redis has to promise
 //
@@ -47,20 +48,22 @@ import (
 type Store struct {
 	// Client reaches Redis: a *redis.Client, also one with Sentinel, or a
 	// *redis.ClusterClient. Required. The caller closes it, after Close. With a
-	// *redis.Ring, whose shards do not tell each other of changes, an Update is
-	// seen by other processes after CacheFor only.
+	// *redis.Ring, whose shards do not tell each other of changes, every Load asks
+	// Redis, and copies serve only while it cannot be reached. A type of another
+	// package counts as a single node.
 	Client redis.UniversalClient
 
-	// Prefix begins the name of every Redis key and of the Pub/Sub channel;
-	// the key of the session follows as it is. If empty, "walletauth:".
+	// Prefix begins the name of every Redis key and of the Pub/Sub channel; a hash
+	// of the session's key follows, see KeyName. If empty, "walletauth:".
 	// Stores share their sessions if they have the same Prefix, Redis and
 	// logical database.
 	Prefix string
 
 	// Lease is for how long the process that runs an Update may be silent
 	// before another may begin one of the same key. It is renewed at every
-	// third of it. If zero or negative, 30 seconds. It is what others wait
-	// after a crash; it does not bound an Update.
+	// third of it. If zero or negative, 15 seconds. It is what others wait
+	// after a crash; it does not bound an Update. Processes that share sessions
+	// should have the same.
 	Lease time.Duration
 
 	// CacheFor is for how long a local copy is used while nothing vouches for it,
@@ -87,7 +90,10 @@ type Store struct {
 	core *remote.Store
 }
 
-var _ walletauth.TokenStore = (*Store)(nil)
+var (
+	_ walletauth.TokenStore = (*Store)(nil)
+	_ walletauth.Replacer   = (*Store)(nil)
+)
 
 var errNoClient = errors.New("redisstore: Store.Client is nil")
 
@@ -95,8 +101,9 @@ var errNoClient = errors.New("redisstore: Store.Client is nil")
 // current. The Session is shared. Load does not wait for an Update.
 //
 // The errors: one wrapping [walletauth.ErrNoSession]; that Client is nil; that
-// of ctx; that of the Codec, if it cannot read what is stored; that of Redis,
-// once it has lasted for 5 seconds, if there is no copy to answer with.
+// of ctx; one wrapping [walletauth.ErrUnreadable] if what is stored cannot be read;
+// that of Redis, once it has lasted for 5 seconds, if there is no copy to answer
+// with.
 func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	if s.Client == nil {
 		return nil, errNoClient
@@ -107,18 +114,43 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 // Update is [walletauth.TokenStore.Update]. The exclusion is a lease in Redis:
 // see [Store.Lease]. While fn runs no connection is held. What fn returns is
 // stored though ctx has ended meanwhile, and tried again for 15 seconds if
-// Redis cannot be reached.
+// Redis cannot be reached. fn is called again if another process has stored
+// something else meanwhile, because the lease was lost or its last holder was
+// late.
 //
 // The errors: that of fn, as it is; that Client is nil; that of ctx, if it
-// ended before fn was called; that of the Codec; that of Redis, once it has
-// lasted for 5 seconds; that the lease was lost and its next holder has stored
-// something else. In all these cases the stored session stays, but for an
-// error of Redis while storing: then either may be stored.
+// ended before fn was called; one wrapping [walletauth.ErrUnreadable]; that of the
+// Codec, if it cannot encode; that of Redis, once it has lasted for 5 seconds. In
+// all these cases the stored session stays, but for an error of Redis while
+// storing: then either may be stored.
 func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error)) error {
 	if s.Client == nil {
 		return errNoClient
 	}
 	return s.ready().Update(ctx, key, fn)
+}
+
+// Replace is [walletauth.Replacer.Replace]: [walletauth.Save] and
+// [walletauth.Delete] use it where the stored session cannot be read. A Redis key
+// of another type is deleted.
+//
+// The errors: that Client is nil; that of ctx, if it ended while waiting for the
+// lease; that of the Codec, if it cannot encode s; that of Redis, once it has
+// lasted for 5 seconds, or 15 while storing.
+func (s *Store) Replace(ctx context.Context, key string, session *walletauth.Session) error {
+	if s.Client == nil {
+		return errNoClient
+	}
+	return s.ready().Replace(ctx, key, session)
+}
+
+// KeyName returns the name of the Redis key that holds the session of key: Prefix
+// and the SHA-256 of key in hexadecimal, so that neither a listing nor a backup
+// shows a key. Support staff find a user's session by it:
+//
+//	redis-cli HMGET "$name" w u
+func (s *Store) KeyName(key string) string {
+	return s.server().prefix + s.server().ID(key)
 }
 
 // Close ends the goroutines and the Pub/Sub connection, and waits for them. It
@@ -137,26 +169,39 @@ func (s *Store) ready() *remote.Store {
 	s.once.Do(func() {
 		s.core = remote.New(remote.Config{
 			Name:   "redisstore",
-			Server: &server{client: s.Client, prefix: cmp.Or(s.Prefix, "walletauth:")},
+			Server: s.server(),
 			Codec:  s.Codec,
 			Lease:  s.Lease,
-			Trust:  s.CacheFor,
-			Copies: s.MaxCopies,
-			AtOnce: atOnce(s.Client),
+
+			MaxStaleness: s.CacheFor,
+			OnlyInOutage: isRing(s.Client),
+			MaxCopies:    s.MaxCopies,
+			MaxInFlight:  maxInFlight(s.Client),
 		})
 	})
 	return s.core
 }
 
-// atOnce leaves a quarter of the client's pool to others. Where the size is
+func (s *Store) server() *server {
+	return &server{client: s.Client, prefix: cmp.Or(s.Prefix, "walletauth:")}
+}
+
+func isRing(client redis.UniversalClient) bool {
+	_, ok := client.(*redis.Ring)
+	return ok
+}
+
+// maxInFlight leaves a quarter of the client's pool to others. Where the size is
 // not known it is go-redis's default on one core.
-func atOnce(client redis.UniversalClient) int {
+func maxInFlight(client redis.UniversalClient) int {
 	size := 10
 	switch client := client.(type) {
 	case *redis.Client:
 		size = client.Options().PoolSize
 	case *redis.ClusterClient:
-		size = client.Options().PoolSize // of each node; which one a key needs is not known here
+		size = client.Options().PoolSize // of each node, and so is what is in flight
+	case *redis.Ring:
+		size = client.Options().PoolSize
 	}
 	return size * 3 / 4
 }

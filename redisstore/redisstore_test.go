@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"regexp"
 	"strconv"
@@ -65,13 +66,110 @@ func TestProcesses(t *testing.T) {
 		})
 }
 
-func TestTakeover(t *testing.T) {
-	remotetest.Takeover(t, open, place(t))
+func TestHistories(t *testing.T) { remotetest.Histories(t, open, place(t)) }
+
+func TestLosses(t *testing.T) {
+	s := newStore(t)
+	remotetest.Losses(t, s, hand(t, s, func(key string) error {
+		return s.Client.HSet(t.Context(), s.KeyName(key), "d", "{}", "s", "another").Err()
+	}))
+}
+
+// TestWrongType: a key that is not a hash is a session that cannot be read.
+func TestWrongType(t *testing.T) {
+	s := newStore(t)
+	remotetest.Losses(t, s, hand(t, s, func(key string) error {
+		return s.Client.Set(t.Context(), s.KeyName(key), "a string", 0).Err()
+	}))
+}
+
+// TestOtherKeysOfAWrongType: a key that cannot be read, and is asked for all the
+// time, keeps nobody from the changes of the others.
+func TestOtherKeysOfAWrongType(t *testing.T) {
+	here := newStore(t)
+	there := &redisstore.Store{Client: here.Client, Prefix: here.Prefix}
+	defer there.Close()
+	if err := here.Client.Set(t.Context(), here.KeyName("bad"), "a string", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		if _, err := here.Load(t.Context(), "bad"); !errors.Is(err, walletauth.ErrUnreadable) {
+			t.Fatalf("Load of a key of a wrong type: %v", err)
+		}
+		save(t, there, "user", remotetest.Session(strconv.Itoa(i)))
+		remotetest.AwaitID(t, here, "user", strconv.Itoa(i))
+	}
+}
+
+// TestRing: its shards do not tell each other of changes, so every Load asks. When
+// all of them are down, which panics in go-redis, copies serve.
+func TestRing(t *testing.T) {
+	a, b := ownServer(t), ownServer(t)
+	newRing := func() *redis.Ring {
+		ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": a.Socket, "b": b.Socket}, DialTimeout: time.Second,
+			NewClient: func(o *redis.Options) *redis.Client { o.Network = "unix"; return redis.NewClient(o) }})
+		t.Cleanup(func() { _ = ring.Close() })
+		return ring
+	}
+	here, there := &redisstore.Store{Client: newRing()}, &redisstore.Store{Client: newRing()}
+	defer here.Close()
+	defer there.Close()
+	for i := range 10 {
+		for _, key := range []string{"user-1", "user-2", "user-3"} {
+			id := key + strconv.Itoa(i)
+			save(t, there, key, remotetest.Session(id))
+			if s, err := here.Load(t.Context(), key); err != nil || s.ID != id {
+				t.Fatalf("Load after a save in another process: %v, %v, want %s", s, err, id)
+			}
+		}
+	}
+	a.Stop(syscall.SIGKILL)
+	b.Stop(syscall.SIGKILL)
+	for range 10 {
+		if _, err := here.Load(t.Context(), "user-1"); err != nil {
+			t.Errorf("Load while all shards are down: %v", err)
+		}
+	}
+}
+
+// TestKeyName: names hold a hash, and KeyName finds the one of a key.
+func TestKeyName(t *testing.T) {
+	s := newStore(t)
+	for _, key := range []string{"", "user-42", "a:b {c}", "\x00\xff"} {
+		save(t, s, key, remotetest.Session("1"))
+		name := s.KeyName(key)
+		if n, err := s.Client.HExists(t.Context(), name, "d").Result(); err != nil || !n {
+			t.Errorf("there is no session under %q (%v)", name, err)
+		}
+		if key != "" && strings.Contains(name, key) {
+			t.Errorf("the name %q shows the key", name)
+		}
+	}
+}
+
+func hand(t *testing.T, s *redisstore.Store, spoil func(key string) error) remotetest.Hand {
+	return remotetest.Hand{
+		Forget: func(key string) error { return s.Client.Del(t.Context(), s.KeyName(key)).Err() },
+		Keep: func(key string) func() error {
+			dump, err := s.Client.Dump(t.Context(), s.KeyName(key)).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() error { return s.Client.RestoreReplace(t.Context(), s.KeyName(key), 0, dump).Err() }
+		},
+		Spoil:  spoil,
+		Deafen: func() error { return s.Client.Do(t.Context(), "CLIENT", "KILL", "TYPE", "pubsub").Err() },
+		Another: func() walletauth.TokenStore {
+			another := &redisstore.Store{Client: s.Client, Prefix: s.Prefix, CacheFor: -1}
+			t.Cleanup(func() { _ = another.Close() })
+			return another
+		},
+	}
 }
 
 // TestCluster: whatever a key holds, the client of a cluster finds its slot.
 func TestCluster(t *testing.T) {
-	client := cluster(t)
+	client, _ := cluster(t, 1)
 	n := 0
 	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
 		n++
@@ -85,6 +183,39 @@ func TestCluster(t *testing.T) {
 	for i := range 20 {
 		save(t, here, "user", remotetest.Session(strconv.Itoa(i)))
 		remotetest.AwaitID(t, there, "user", strconv.Itoa(i))
+	}
+}
+
+// TestClusterShardDown: when one shard of three is down, its keys are served from
+// their copies, and changes of all others are seen.
+func TestClusterShardDown(t *testing.T) {
+	client, nodes := cluster(t, 3)
+	here, there := &redisstore.Store{Client: client}, &redisstore.Store{Client: client}
+	defer here.Close()
+	defer there.Close()
+	keys := make([]string, 30) // some of which lie in each shard
+	for i := range keys {
+		keys[i] = fmt.Sprint("user-", i)
+		save(t, there, keys[i], remotetest.Session("first"))
+		remotetest.AwaitID(t, here, keys[i], "first")
+	}
+	nodes[1].Stop(syscall.SIGKILL)
+	up := 0
+	for _, key := range keys {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := walletauth.Save(ctx, there, key, remotetest.Session("second"))
+		cancel()
+		if err != nil {
+			if s, err := here.Load(t.Context(), key); err != nil || s.ID != "first" {
+				t.Errorf("Load of a key whose shard is down: %v, %v", s, err)
+			}
+			continue
+		}
+		up++
+		remotetest.AwaitID(t, here, key, "second")
+	}
+	if up == 0 || up == len(keys) {
+		t.Errorf("%d of %d keys are in shards that are up", up, len(keys))
 	}
 }
 
@@ -231,7 +362,7 @@ func TestFlushed(t *testing.T) {
 	for i := range 5 {
 		save(t, s, "user", remotetest.Session(strconv.Itoa(i)))
 	}
-	if err := s.Client.Del(t.Context(), s.Prefix+"user").Err(); err != nil {
+	if err := s.Client.Del(t.Context(), s.KeyName("user")).Err(); err != nil {
 		t.Fatal(err)
 	}
 	save(t, s, "user", remotetest.Session("login"))
@@ -253,7 +384,7 @@ func TestLostWhileHeld(t *testing.T) {
 	save(t, s, "user", remotetest.Session("1"))
 	save(t, s, "user", remotetest.Session("2"))
 	err := s.Update(t.Context(), "user", func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
-		return remotetest.Session("3"), s.Client.Del(ctx, s.Prefix+"user").Err()
+		return remotetest.Session("3"), s.Client.Del(ctx, s.KeyName("user")).Err()
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -271,7 +402,7 @@ func TestExpiry(t *testing.T) {
 	session := remotetest.Session("1")
 	session.RefreshTokenExpiresAt = time.Now().Add(48 * time.Hour)
 	ttl := func() time.Duration {
-		d, err := s.Client.PTTL(t.Context(), s.Prefix+"user").Result()
+		d, err := s.Client.PTTL(t.Context(), s.KeyName("user")).Result()
 		if err != nil {
 			t.Fatal(err)
 		}

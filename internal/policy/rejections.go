@@ -74,6 +74,7 @@ func (r *Rejections) Accepted(t Target, accessToken string) {
 // the new token may not be known everywhere yet, and then for the whole window:
 // one endpoint must not use up the refreshes that another may need.
 func (r *Rejections) Refused(t Target, now time.Time) {
+	r.expire(now)
 	i := slices.IndexFunc(r.endpoints, func(e refusal) bool { return e.target == t })
 	if i < 0 {
 		if len(r.endpoints) == maxEndpoints {
@@ -97,6 +98,9 @@ func (r *Rejections) Refused(t Target, now time.Time) {
 func (r *Rejections) expire(now time.Time) {
 	r.refreshes = slices.DeleteFunc(r.refreshes, func(c rejection) bool { return now.Sub(c.at) >= rejectionWindow })
 	r.endpoints = slices.DeleteFunc(r.endpoints, func(e refusal) bool { return now.Sub(e.until) >= 2*rejectionWindow })
+	if len(r.refreshes) == 0 && len(r.endpoints) == 0 {
+		*r = Rejections{} // what it had room for
+	}
 }
 
 // Over reports whether nothing is remembered any more.

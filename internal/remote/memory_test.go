@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,8 +16,12 @@ import (
 // moment. What a real one does the tests of the stores show.
 type memory struct {
 	fault func(method string) error // called first; an error is the answer, and nothing has happened
+	away  func(id string) bool      // reports that calls for id fail
+	mute  func(id string) bool      // reports that no message of id, or of a probe of its shard, is delivered
 	lost  func(method string) bool  // called last; true loses the answer, not the effect
 	deaf  bool                      // there is no subscription
+
+	shards []string // beside the one without a name
 
 	mu          sync.Mutex // guards what follows
 	rows        map[string]*row
@@ -26,9 +31,9 @@ type memory struct {
 
 type row struct {
 	Record
-	fence, saved int64
-	owner        Stamp
-	until        time.Time
+	leaseFence int64
+	owner      Stamp
+	until      time.Time // zero: the owner gave the lease back
 }
 
 var errNetwork = errors.New("the network fails")
@@ -39,11 +44,15 @@ func (m *memory) call(method, id string, do func(*row)) error {
 			return err
 		}
 	}
+	if m.away != nil && m.away(id) {
+		return errNetwork
+	}
 	m.mu.Lock()
 	if m.rows == nil {
 		m.rows, m.calls = make(map[string]*row), make(map[string]int)
 	}
 	m.calls[method]++
+	m.calls[method+" "+id]++
 	r := m.rows[id]
 	if r == nil {
 		r = new(row)
@@ -71,23 +80,24 @@ func (m *memory) Read(_ context.Context, id string) (got Record, err error) {
 	return got, err
 }
 
-func (m *memory) Acquire(_ context.Context, id string, owner Stamp, lease time.Duration) (g Grant, ok bool, err error) {
+func (m *memory) Acquire(_ context.Context, id string, owner Stamp, lease time.Duration, force bool) (g Grant, ok bool, err error) {
 	err = m.call("Acquire", id, func(r *row) {
-		if ok = r.owner == owner || time.Now().After(r.until); !ok {
+		isMine, now := r.owner == owner, time.Now()
+		if ok = r.Stamp != owner && (isMine && !r.until.IsZero() || !isMine && now.After(r.until)); !ok {
 			return
 		}
-		if r.owner != owner {
-			r.fence++
+		if !isMine {
+			r.leaseFence = max(r.leaseFence+1, now.UnixMicro())
 		}
-		r.owner, r.until = owner, time.Now().Add(lease)
-		g = Grant{Record: r.Record, Fence: r.fence}
+		r.owner, r.until = owner, now.Add(lease)
+		g = Grant{Record: r.Record, LeaseFence: r.leaseFence}
 	})
 	return g, ok && err == nil, err
 }
 
 func (m *memory) Renew(_ context.Context, id string, owner Stamp, lease time.Duration) (ok bool, err error) {
 	err = m.call("Renew", id, func(r *row) {
-		if ok = r.owner == owner; ok {
+		if ok = r.owner == owner && !r.until.IsZero(); ok {
 			r.until = time.Now().Add(lease)
 		}
 	})
@@ -100,19 +110,29 @@ func (m *memory) Release(_ context.Context, id string, owner Stamp) error {
 
 func (r *row) free(owner Stamp) {
 	if r.owner == owner {
-		r.owner, r.until = Stamp{}, time.Time{}
+		r.until = time.Time{}
 	}
 }
 
-func (m *memory) Save(_ context.Context, id string, c Change) (ok bool, err error) {
+func (m *memory) Save(_ context.Context, id string, c Change) (fence int64, ok bool, err error) {
 	err = m.call("Save", id, func(r *row) {
-		if ok = c.Fence > r.saved || r.Stamp == c.Stamp; ok {
-			r.Record, r.saved = c.Record, c.Fence
-			r.free(c.Stamp)
-			m.tell(Message{ID: id, Stamp: c.Stamp, Deleted: c.Data == nil})
+		repeated := r.Stamp == c.Stamp
+		if ok = repeated || r.Stamp == c.Seen || r.Stamp == (Stamp{}) && r.Data == nil; !ok {
+			return
+		}
+		if fence = c.LeaseFence; repeated {
+			fence = r.Fence
+		} else if fence <= r.Fence {
+			fence = max(r.leaseFence, r.Fence) + 1
+		}
+		r.leaseFence = max(r.leaseFence, fence)
+		r.Record = Record{Stamp: c.Stamp, Fence: fence, Data: c.Data}
+		r.free(c.Stamp)
+		if m.mute == nil || !m.mute(id) {
+			m.tell(Message{ID: id, Fence: fence, Deleted: c.Data == nil})
 		}
 	})
-	return ok, err
+	return fence, ok, err
 }
 
 // tell is called with mu held.
@@ -141,8 +161,29 @@ func (m *memory) Subscribe(context.Context, string) (Subscription, error) {
 	return s, nil
 }
 
-func (m *memory) Probe(_ context.Context, _, payload string) error {
-	return m.call("Probe", "", func(*row) { m.tell(Message{Echo: payload}) })
+func (m *memory) Probe(_ context.Context, shard, _, payload string) error {
+	id := ""
+	if shard != "" {
+		id = shard + "/"
+	}
+	return m.call("Probe", id, func(*row) {
+		if m.mute == nil || !m.mute(id) {
+			m.tell(Message{Echo: payload})
+		}
+	})
+}
+
+// Shard: keys like "b/key" lie in a shard of that name.
+func (m *memory) Shard(id string) string {
+	name, _, ok := strings.Cut(id, "/")
+	if !ok {
+		return ""
+	}
+	return name
+}
+
+func (m *memory) Shards(context.Context) ([]string, error) {
+	return append([]string{""}, m.shards...), nil
 }
 
 func (s *mailbox) Next(ctx context.Context) (Message, error) {
@@ -164,7 +205,7 @@ func newTestStore(t *testing.T, server *memory) *Store {
 	t.Helper()
 	s := New(Config{
 		Name: "test", Server: server, Codec: walletauth.JSONCodec{},
-		Lease: 30 * time.Second, Trust: 5 * time.Second, Copies: 100, AtOnce: 10,
+		Lease: 15 * time.Second, MaxCopies: 100, MaxInFlight: 10,
 	})
 	t.Cleanup(s.Close)
 	return s

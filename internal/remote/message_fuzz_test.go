@@ -18,9 +18,9 @@ func FuzzMessages(f *testing.F) {
 	f.Add([]byte("ask, change, answer, hear"))
 	f.Add([]byte{0x00, 0x08, 0x10, 0x18, 0x00, 0x10, 0x18, 0x20})
 	f.Fuzz(func(t *testing.T, steps []byte) {
-		w := &hearsay{copies: copies{max: 4}, truth: map[string]*stored{}, asked: map[string]question{}, own: map[string]Stamp{}}
-		w.copies.subscribed()
-		w.copies.prove(time.Now().Add(time.Hour))
+		w := &hearsay{cache: newCache(4), shard: new(shard), truth: map[string]*stored{}, asked: map[string]question{}, own: map[string]int64{}}
+		w.cache.subscribe()
+		w.shard.verify(time.Now().Add(time.Hour))
 		for _, step := range steps {
 			w.step(int(step>>3), string(rune('a'+step%8)))
 			w.check(t)
@@ -30,29 +30,30 @@ func FuzzMessages(f *testing.F) {
 
 // hearsay is a server, what has been heard of it, and questions under way.
 type hearsay struct {
-	copies copies
+	cache  *cache
+	shard  *shard
 	truth  map[string]*stored
 	asked  map[string]question
-	own    map[string]Stamp // of the last change of our own
+	own    map[string]int64 // the fence of the last change of our own
 	untold []Message        // of changes, in their order
 	count  int
 }
 
 type question struct {
-	look
+	lookup
 	found *stored // when it began
 }
 
 type stored struct {
 	session *walletauth.Session
-	stamp   Stamp
+	Record
 }
 
 // step lets one thing happen that concerns id.
 func (w *hearsay) step(what int, id string) {
 	switch what % 8 {
 	case 0:
-		w.asked[id] = question{w.copies.begin(id), w.of(id)}
+		w.asked[id] = question{w.cache.begin(id), w.of(id)}
 	case 1: // the server has looked just now
 		w.answer(id, w.of(id))
 	case 5: // it looked at once, and the answer was slow
@@ -64,19 +65,19 @@ func (w *hearsay) step(what int, id string) {
 	case 4:
 		w.hear()
 	case 6: // this process stores something itself
-		l := w.copies.begin(id)
+		l := w.cache.begin(id)
 		w.change(id, false)
-		w.own[id] = w.truth[id].stamp
-		w.copies.learn(l, w.truth[id].session, w.own[id], true)
+		w.own[id] = w.truth[id].Fence
+		w.cache.storeSaved(l, w.truth[id].session, w.truth[id].Record, w.shard)
 	case 7:
-		w.copies.sweep(time.Now().Add(time.Duration(w.count%3) * idle))
+		w.cache.sweep(time.Now().Add(time.Duration(w.count%3) * idle))
 	}
 }
 
 func (w *hearsay) answer(id string, found *stored) {
 	if q, ok := w.asked[id]; ok {
 		delete(w.asked, id)
-		w.copies.learn(q.look, found.session, found.stamp, false)
+		w.cache.store(q.lookup, found.session, found.Record, w.shard)
 	}
 }
 
@@ -89,18 +90,17 @@ func (w *hearsay) of(id string) *stored {
 
 func (w *hearsay) change(id string, isLogout bool) {
 	w.count++
-	s := &stored{session: session(w.count)}
-	s.stamp = Stamp{byte(w.count), byte(w.count >> 8), 1}
+	s := &stored{session: session(w.count), Record: Record{Stamp: Stamp{byte(w.count), byte(w.count >> 8), 1}, Fence: int64(w.count)}}
 	if isLogout {
 		s.session = nil
 	}
 	w.truth[id] = s
-	w.untold = append(w.untold, Message{ID: id, Stamp: s.stamp, Deleted: isLogout})
+	w.untold = append(w.untold, Message{ID: id, Fence: s.Fence, Deleted: isLogout})
 }
 
 func (w *hearsay) hear() {
 	if len(w.untold) > 0 {
-		w.copies.hear(w.untold[0])
+		w.cache.invalidate(w.untold[0])
 		w.untold = w.untold[1:]
 	}
 }
@@ -108,11 +108,11 @@ func (w *hearsay) hear() {
 // check fails if a copy serves that an announced change has replaced. Of a
 // change that is yet to be announced nobody can know.
 func (w *hearsay) check(t *testing.T) {
-	if n := len(w.copies.young) + len(w.copies.old); n > w.copies.max {
-		t.Fatalf("%d copies, want %d at most", n, w.copies.max)
+	if n := len(w.cache.young) + len(w.cache.old); n > w.cache.max {
+		t.Fatalf("%d copies, want %d at most", n, w.cache.max)
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.truth)) { // in one order, since to look makes a copy young
-		now, s := w.truth[id], w.copies.fresh(id, time.Now(), maxTrust)
+		now, s := w.truth[id], w.cache.fresh(id, time.Now())
 		if s != nil && w.toldAll(id) && s != now.session {
 			t.Fatalf("the copy of %s is session %s, the server holds %s", id, s.ID, describe(now))
 		}
@@ -124,7 +124,7 @@ func (w *hearsay) check(t *testing.T) {
 func (w *hearsay) toldAll(id string) bool {
 	for _, m := range slices.Backward(w.untold) {
 		if m.ID == id {
-			return m.Stamp == w.own[id]
+			return m.Fence == w.own[id]
 		}
 	}
 	return true

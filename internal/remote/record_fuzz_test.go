@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/walletauth/walletauth"
@@ -30,7 +31,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add("", []byte("null"), []byte(`{"id":1}`))
 	f.Fuzz(func(t *testing.T, key string, first, second []byte) {
 		for _, codec := range codecs {
-			checkRecords(t, codec, key, Record{newStamp(), first}, Record{newStamp(), second})
+			checkRecords(t, codec, key, Record{newStamp(), 1, first}, Record{newStamp(), 2, second})
 			checkRecords(t, codec, key, Record{Data: first}, Record{Data: second})
 		}
 	})
@@ -38,14 +39,14 @@ func FuzzRecord(f *testing.F) {
 
 func checkRecords(t *testing.T, codec walletauth.Codec, key string, records ...Record) {
 	server := &memory{deaf: true}
-	s := New(Config{Name: "test", Server: server, Codec: codec, Copies: 2, AtOnce: 1})
+	s := New(Config{Name: "test", Server: server, Codec: codec, MaxCopies: 2, MaxInFlight: 1})
 	defer s.Close()
 	for _, record := range records {
 		err := server.call("Put", key, func(r *row) { r.Record = record })
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.copies.hear(Message{ID: key, Stamp: newStamp()}) // so that the server is asked
+		s.cache.doubt(key) // so that the server is asked
 		got, err := s.Load(t.Context(), key)
 		checkRead(t, codec, key, record.Data, got, err)
 		err = s.Update(t.Context(), key, func(_ context.Context, current *walletauth.Session) (*walletauth.Session, error) {
@@ -56,6 +57,9 @@ func checkRecords(t *testing.T, codec walletauth.Codec, key string, records ...R
 		})
 		if err != nil && got != nil {
 			t.Errorf("Update fails where Load does not: %v", err)
+		}
+		if got == nil && record.Data != nil && !errors.Is(err, walletauth.ErrUnreadable) {
+			t.Errorf("Update of %q: %v", record.Data, err)
 		}
 	}
 }
@@ -69,7 +73,7 @@ func checkRead(t *testing.T, codec walletauth.Codec, key string, data []byte, go
 			t.Errorf("no record is %v, %v", got, err)
 		}
 	case wantErr != nil:
-		if got != nil || err == nil || errors.Is(err, walletauth.ErrNoSession) || !errors.Is(err, wantErr) && err.Error() != "test: load the session: "+wantErr.Error() {
+		if got != nil || !errors.Is(err, walletauth.ErrUnreadable) || errors.Is(err, walletauth.ErrNoSession) || !strings.HasSuffix(err.Error(), wantErr.Error()) {
 			t.Errorf("%q is %v, %v", data, got, err)
 		}
 		if !harmless.MatchString(wantErr.Error()) {

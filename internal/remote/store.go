@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/keylock"
 )
 
 // Config says how a Store behaves. Name and Server are required.
@@ -17,54 +17,63 @@ type Config struct {
 	Server Server
 	// Codec is walletauth.JSONCodec if nil.
 	Codec walletauth.Codec
-	// Lease is how long the holder of a key may be silent, 30 seconds if not
+	// Lease is how long the holder of a key may be silent, 15 seconds if not
 	// positive.
 	Lease time.Duration
-	// Trust is for how long a copy serves that no subscription vouches for: 5
-	// seconds if zero, and at most. No copies are kept if it is negative.
-	Trust time.Duration
-	// Copies is the most that are kept, 100,000 if zero.
-	Copies int
-	// AtOnce is the most questions that are with the server at once.
-	AtOnce int
+	// MaxStaleness is for how long a copy serves that no subscription vouches
+	// for: 5 seconds if zero, and at most. No copies are kept if it is negative.
+	MaxStaleness time.Duration
+	// OnlyInOutage has copies serve only while the server cannot be asked. It is
+	// for a server that cannot tell of changes.
+	OnlyInOutage bool
+	// MaxCopies is the most that are kept, 100,000 if zero.
+	MaxCopies int
+	// MaxInFlight is the most calls that are with one shard of the server at
+	// once, 2 at least.
+	MaxInFlight int
 }
 
 // Store is a walletauth.TokenStore over a server.
 type Store struct {
 	Config
-	gate   gate
-	turns  walletauth.MemoryStore // stays empty: its exclusion is the queue in front of the lease
-	copies copies
-	feed   feed
-	outage outage
+	client      *client
+	queue       keylock.Mutex // in front of the lease: a process has one waiter for it
+	cache       cache
+	invalidator invalidator
 }
 
-var _ walletauth.TokenStore = (*Store)(nil)
+var (
+	_ walletauth.TokenStore = (*Store)(nil)
+	_ walletauth.Replacer   = (*Store)(nil)
+)
 
 // New returns a store that has not begun anything yet.
 func New(c Config) *Store {
-	s := &Store{Config: c, gate: make(gate, max(1, c.AtOnce))}
+	s := &Store{Config: c, client: &client{server: c.Server, shards: shards{maxInFlight: c.MaxInFlight}}}
 	if s.Codec == nil {
 		s.Codec = walletauth.JSONCodec{}
 	}
 	if s.Lease <= 0 {
-		s.Lease = 30 * time.Second
+		s.Lease = 15 * time.Second
 	}
-	s.Trust = min(cmp.Or(s.Trust, maxTrust), maxTrust)
-	if s.Trust > 0 {
-		s.copies.max = max(2, cmp.Or(s.Copies, 100_000))
+	s.MaxStaleness = min(cmp.Or(s.MaxStaleness, maxStaleness), maxStaleness)
+	if s.MaxStaleness > 0 {
+		s.cache.max = max(2, cmp.Or(s.MaxCopies, 100_000))
 	}
-	s.feed = feed{server: c.Server, gate: s.gate, copies: &s.copies, every: max(s.Trust/3, 50*time.Millisecond)}
+	if s.cache.maxStaleness = s.MaxStaleness; s.OnlyInOutage {
+		s.cache.maxStaleness = 0
+	}
+	s.invalidator = invalidator{client: s.client, cache: &s.cache, every: max(s.MaxStaleness/3, 50*time.Millisecond)}
 	return s
 }
 
 // Close stops what runs in the background.
-func (s *Store) Close() { s.feed.close() }
+func (s *Store) Close() { s.invalidator.close() }
 
 // Load is walletauth.TokenStore.Load.
 func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	id := s.Server.ID(key)
-	if copy := s.copies.fresh(id, time.Now(), s.Trust); copy != nil {
+	if copy := s.cache.fresh(id, time.Now()); copy != nil {
 		return copy, nil
 	}
 	session, err := s.fetch(ctx, id, key)
@@ -74,9 +83,9 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 	return session, nil
 }
 
-// patience is for how long the server may think where there is a copy to answer
+// staleAfter is for how long the server may think where there is a copy to answer
 // with.
-const patience = 500 * time.Millisecond
+const staleAfter = 500 * time.Millisecond
 
 // fetch returns what the server holds, or the copy that may be outdated while
 // the server cannot be asked.
@@ -85,29 +94,31 @@ func (s *Store) fetch(ctx context.Context, id, key string) (*walletauth.Session,
 		return nil, err
 	}
 	s.keepCoherent()
-	stale := s.copies.any(id)
-	outage := stale != nil && s.outage.lasts()
-	if outage && !s.outage.due() {
+	stale, outage := s.cache.lastKnown(id, time.Now())
+	inOutage := outage != nil && outage.lasts()
+	if inOutage && !outage.due() {
 		return stale, nil
 	}
-	r, isNew := s.copies.join(id)
+	r, isNew := s.cache.join(id)
 	if isNew {
-		go s.read(ctx, r, key, stale != nil)
+		go s.read(ctx, r, key, stale != nil, outage)
 	}
 	switch {
 	case stale == nil:
 		return r.wait(ctx)
-	case outage:
+	case inOutage:
 		return stale, nil
 	}
-	hurried, cancel := context.WithTimeout(ctx, patience)
+	hurried, cancel := context.WithTimeout(ctx, staleAfter)
 	defer cancel()
 	session, err := r.wait(hurried)
 	if err == nil || ctx.Err() != nil {
 		return session, err
 	}
 	if r.unreachable() {
-		s.outage.begin()
+		if outage != nil && hurried.Err() != nil {
+			outage.begin()
+		}
 		return stale, nil
 	}
 	return r.session, r.err
@@ -115,145 +126,236 @@ func (s *Store) fetch(ctx context.Context, id, key string) (*walletauth.Session,
 
 // keepCoherent sees to it that changes are heard of, if there can be copies.
 func (s *Store) keepCoherent() {
-	if s.copies.max > 0 {
-		s.feed.start()
+	if s.cache.max > 0 {
+		s.invalidator.start()
 	}
 }
 
 // read carries out a read that others may wait for too, apart from the ctx of
 // the first of them. Without a copy to answer with it rides out a short outage.
-func (s *Store) read(ctx context.Context, r *read, key string, hasCopy bool) {
-	defer s.copies.finish(r)
-	defer recovered(&r.err)
+// One that does not pass, such as a right that is missing, is no outage.
+func (s *Store) read(ctx context.Context, r *read, key string, hasCopy bool, outage *outage) {
+	defer s.cache.finish(r)
+	defer recoverPanic(&r.err)
 	r.err = errors.New("the Codec ended its goroutine (runtime.Goexit)")
-	limit := rideOut
+	limit := retryFor
 	if hasCopy {
 		limit = 0
 	}
-	record, err := persist(context.WithoutCancel(ctx), s, limit, func(ctx context.Context) (Record, error) {
-		return s.Server.Read(ctx, r.id)
+	record, err := retry(context.WithoutCancel(ctx), s.client, limit, call[Record]{
+		where: s.client.shardOf(r.id), timeout: answerWithin,
+		do: func(ctx context.Context) (Record, error) { return s.Server.Read(ctx, r.id) },
 	})
 	if err != nil {
-		s.outage.begin()
-		s.copies.drop(r.look)
-		r.failed, r.err = true, err
+		s.readFailed(r, err, outage)
 		return
 	}
-	s.outage.end()
-	if r.session, r.err = s.take(r.look, key, record); r.session == nil && r.err == nil {
+	if outage != nil {
+		outage.end()
+	}
+	var lost bool
+	r.session, lost, r.err = s.take(r.lookup, key, record)
+	switch {
+	case lost && s.cache.startRestore(r.lookup):
+		go s.restore(r.lookup, key)
+	case r.session == nil && r.err == nil:
 		r.err = walletauth.ErrNoSession
 	}
 }
 
+func (s *Store) readFailed(r *read, err error, outage *outage) {
+	r.err = err
+	if errors.Is(err, walletauth.ErrUnreadable) {
+		s.cache.forget(r.lookup)
+		return
+	}
+	s.cache.drop(r.lookup)
+	if r.failed = true; outage != nil && s.client.transient(err) {
+		outage.begin()
+	}
+}
+
+// restore stores the copy again after the server has lost it, in a fail-over for
+// example: else the next refresh would send a token that is spent.
+func (s *Store) restore(l lookup, key string) {
+	defer s.cache.endRestore(l)
+	_ = s.Update(context.Background(), key, func(_ context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		return current, nil // Update sees by itself that the server has another
+	}) // if it fails, the next read tries again
+}
+
 // take makes the session of what the server answered, nil if there is none,
-// and keeps a copy.
-func (s *Store) take(l look, key string, record Record) (session *walletauth.Session, err error) {
-	if record.Data != nil {
-		session = s.copies.decoded(l, record.Stamp)
+// and keeps a copy. If the copy at hand is a later state that the server has
+// lost, it is the session.
+func (s *Store) take(l lookup, key string, r Record) (session *walletauth.Session, lost bool, err error) {
+	if session, err = s.decode(l, key, r); err != nil {
+		s.cache.forget(l)
+		return nil, false, err
 	}
-	if record.Data != nil && session == nil {
-		session, err = s.Codec.Decode(key, record.Data)
+	if kept := s.cache.newerThan(l, session, r); kept != nil {
+		return kept, true, nil
 	}
+	s.cache.store(l, session, r, s.client.shard(l.id))
+	return session, false, nil
+}
+
+func (s *Store) decode(l lookup, key string, r Record) (*walletauth.Session, error) {
+	if r.Data == nil {
+		return nil, nil
+	}
+	if session := s.cache.decoded(l, r.Stamp); session != nil {
+		return session, nil
+	}
+	session, err := s.Codec.Decode(key, r.Data)
 	switch {
-	case err != nil:
-		s.copies.drop(l)
+	case errors.Is(err, walletauth.ErrUnreadable):
 		return nil, err
-	case session == nil && record.Data != nil:
-		s.copies.drop(l)
-		return nil, errors.New("the Codec returned neither a session nor an error")
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", walletauth.ErrUnreadable, err)
+	case session == nil:
+		return nil, fmt.Errorf("%w: the Codec returned neither a session nor an error", walletauth.ErrUnreadable)
+	default:
+		return session, nil
 	}
-	s.copies.learn(l, session, record.Stamp, false)
-	return session, nil
 }
 
 // Update is walletauth.TokenStore.Update. An error of fn is returned as it is.
 func (s *Store) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
-	id := s.Server.ID(key)
-	s.keepCoherent()
-	waiting := true
-	err := s.turns.Update(ctx, id, func(ctx context.Context, none *walletauth.Session) (*walletauth.Session, error) {
-		waiting = false
-		return none, s.update(ctx, id, key, fn)
-	})
-	if err != nil && waiting {
-		return fmt.Errorf("%s: wait for the lease: %w", s.Name, err)
-	}
-	return err
+	return s.update(ctx, &update{key: key, id: s.Server.ID(key), fn: fn})
 }
 
-// update runs fn under the lease. No connection is held meanwhile.
-func (s *Store) update(ctx context.Context, id, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
-	l := s.copies.begin(id)
-	h, err := s.acquire(ctx, id)
+// Replace is walletauth.Replacer.Replace.
+func (s *Store) Replace(ctx context.Context, key string, next *walletauth.Session) error {
+	fn := func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return next, nil }
+	return s.update(ctx, &update{key: key, id: s.Server.ID(key), fn: fn, blindly: true})
+}
+
+// update is one that is under way.
+type update struct {
+	key, id string
+	fn      func(context.Context, *walletauth.Session) (*walletauth.Session, error)
+	blindly bool  // what is stored is replaced without being read
+	fence   int64 // of the lease under which fn was called first; 0: it was not called
+}
+
+// update calls fn until what it returned is stored, or it leaves what is stored
+// as it is. It is called again if another process has stored something between:
+// the lease was lost, or its last holder was late.
+func (s *Store) update(ctx context.Context, u *update) error {
+	s.keepCoherent()
+	unlock, err := s.queue.Lock(ctx, u.id)
 	if err != nil {
-		s.copies.drop(l)
-		return fmt.Errorf("%s: %w", s.Name, err)
+		return fmt.Errorf("%s: wait for the lease: %w", s.Name, err)
 	}
-	leased, stop := h.under(ctx)
+	defer unlock()
+	for {
+		if done, err := s.try(ctx, u); done || err != nil {
+			return err
+		}
+	}
+}
+
+// try calls fn once, under the lease. No connection is held meanwhile.
+func (s *Store) try(ctx context.Context, u *update) (done bool, err error) {
+	lookup := s.cache.begin(u.id)
+	l, err := s.acquire(ctx, u.id, u.blindly)
+	if err != nil {
+		s.cache.drop(lookup)
+		return false, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	held, stop := l.hold(ctx)
 	released := false
 	defer func() { // also when fn panics or ends the goroutine
 		stop()
 		if !released {
-			h.release(ctx)
+			l.release(ctx)
 		}
 	}()
-	current, err := s.take(l, key, h.grant.Record)
+	current, lost, err := s.current(lookup, u, l.grant.Record)
 	if err != nil {
-		return fmt.Errorf("%s: load the session: %w", s.Name, err)
+		return false, fmt.Errorf("%s: load the session: %w", s.Name, err)
 	}
-	next, err := fn(leased, current)
-	if err != nil || next == current {
-		return err
+	again := u.fence != 0
+	if !again {
+		u.fence = l.grant.LeaseFence
 	}
-	if err := s.save(ctx, h, key, next); err != nil {
-		return fmt.Errorf("%s: %w", s.Name, err)
+	next, err := u.fn(held, current)
+	switch {
+	case err != nil:
+		return false, err
+	case next == current && !lost && !u.blindly:
+		return true, nil
+	case again && sameLogin(next, current) && !supersedes(next, u.fence, current, l.grant.Fence):
+		return true, nil // it returned what it had before, and a later state is stored
 	}
-	released = true
-	return nil
+	released, err = s.save(ctx, l, u, next)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", s.Name, err)
+	}
+	return released, err
 }
 
-// save stores next, nil to delete, and keeps a copy.
-func (s *Store) save(ctx context.Context, h *hold, key string, next *walletauth.Session) (err error) {
-	var c Change
-	if next != nil {
-		c.Expires = next.RefreshTokenExpiresAt
-		if c.Data, err = s.Codec.Encode(key, next); err != nil {
-			return err
+// current is what fn is called with.
+func (s *Store) current(l lookup, u *update, r Record) (session *walletauth.Session, lost bool, err error) {
+	if u.blindly {
+		s.cache.drop(l)
+		return nil, false, nil
+	}
+	return s.take(l, u.key, r)
+}
+
+// save stores next, nil to delete, and keeps a copy. It reports false if another
+// process has stored something that next does not supersede.
+func (s *Store) save(ctx context.Context, l *lease, u *update, next *walletauth.Session) (saved bool, err error) {
+	c, err := s.change(u.key, next)
+	if err != nil {
+		return false, err
+	}
+	lookup := s.cache.begin(l.id)
+	defer func() {
+		if !saved {
+			s.cache.doubt(l.id)
+			s.cache.drop(lookup)
 		}
-		if len(c.Data) == 0 {
-			return errors.New("the Codec returned neither data nor an error")
+	}()
+	for c.Seen = l.grant.Stamp; ; {
+		fence, saved, err := l.save(ctx, c)
+		if err != nil {
+			return false, err
 		}
-	}
-	l := s.copies.begin(h.id)
-	if err = h.save(ctx, c); err != nil {
-		s.copies.hear(Message{ID: h.id, Stamp: newStamp()}) // there may be something new
-		s.copies.drop(l)
-		return err
-	}
-	s.copies.learn(l, next, h.owner, true)
-	return nil
-}
-
-// recovered is to be deferred: it makes a panic an error.
-func recovered(err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("a panic: %v", p)
+		if saved {
+			s.cache.storeSaved(lookup, next, Record{Stamp: l.owner, Fence: fence}, s.client.shard(l.id))
+			return true, nil
+		}
+		stored, err := l.stored(ctx)
+		if err != nil {
+			return false, fmt.Errorf("store the session: %w", err)
+		}
+		if !s.replaces(u, next, stored) {
+			return false, nil
+		}
+		c.Seen = stored.Stamp
 	}
 }
 
-// outage remembers that the server could not be asked. Until it answers again
-// one question in a second finds that out, and no Load waits for it that has a
-// copy.
-type outage struct {
-	next atomic.Int64 // when to ask, in nanoseconds of Unix time; 0: no outage
+// replaces reports whether next is to replace what another process has stored.
+// What the server has forgotten altogether is no logout.
+func (s *Store) replaces(u *update, next *walletauth.Session, stored Record) bool {
+	if next == nil || stored.Data == nil {
+		return next != nil && stored.Stamp == Stamp{}
+	}
+	other, err := s.Codec.Decode(u.key, stored.Data)
+	return err == nil && supersedes(next, u.fence, other, stored.Fence)
 }
 
-func (o *outage) begin()      { o.next.Store(time.Now().Add(time.Second).UnixNano()) }
-func (o *outage) end()        { o.next.Store(0) }
-func (o *outage) lasts() bool { return o.next.Load() != 0 }
-
-// due reports whether the caller is the one to ask.
-func (o *outage) due() bool {
-	next, now := o.next.Load(), time.Now()
-	return now.UnixNano() >= next && o.next.CompareAndSwap(next, now.Add(time.Second).UnixNano())
+func (s *Store) change(key string, next *walletauth.Session) (c Change, err error) {
+	if next == nil {
+		return c, nil
+	}
+	c.Expires = next.RefreshTokenExpiresAt
+	c.Data, err = s.Codec.Encode(key, next)
+	if err == nil && len(c.Data) == 0 {
+		err = errors.New("the Codec returned neither data nor an error")
+	}
+	return c, err
 }

@@ -113,103 +113,51 @@ func (m *Members) awaitQuiet(ctx context.Context) {
 	}
 }
 
-// Takeover stops a process in its Update for longer than its lease. When it
-// goes on it learns that it must not begin anything, and what it stores is
-// taken if and only if nobody has stored anything since: a session or, after a
-// logout, none.
-func Takeover(t *testing.T, open Open, place string) {
-	const lease = 500 * time.Millisecond
-	store := open.store(t, place, lease)
-	for key, c := range map[string]struct {
-		meanwhile func(context.Context, *walletauth.Session) (*walletauth.Session, error)
-		want      string // the id of the session in the end
-		refused   bool
-	}{
-		"nobody stored":          {func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) { return s, nil }, "late", false},
-		"another process stored": {func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return Session("next"), nil }, "next", true},
-		"a logout":               {func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return nil, nil }, "", true},
-	} {
-		t.Run(key, func(t *testing.T) {
-			if err := walletauth.Save(t.Context(), store, key, Session("first")); err != nil {
-				t.Fatal(err)
-			}
-			p := start(t, order{Do: "hold", Place: place, Lease: lease, Key: key})
-			p.ready()
-			p.signal(syscall.SIGSTOP)
-			if err := store.Update(t.Context(), key, c.meanwhile); err != nil {
-				t.Errorf("the Update after the lease had ended: %v", err)
-			}
-			p.end()
-			p.signal(syscall.SIGCONT)
-			var h held
-			p.finish(&h)
-			if !h.CtxEnded {
-				t.Error("the ctx of a process that was stopped past its lease had not ended")
-			}
-			if (h.Err != "") != c.refused {
-				t.Errorf("the late Update returned %q, refused should be %v", h.Err, c.refused)
-			}
-			if id := stored(t, store, key); id != c.want {
-				t.Errorf("in the end the session is %q, want %q", id, c.want)
-			}
-		})
-	}
-}
-
-// stored is the id of the session that the server holds, "" if none.
-func stored(t *testing.T, store walletauth.TokenStore, key string) (id string) {
-	t.Helper()
-	if err := store.Update(t.Context(), key, func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
-		if s != nil {
-			id = s.ID
-		}
-		return s, nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
-// Visibility logs how long it takes until 8 processes see an Update of another
-// one. That all see all in the end is what it checks: it is paced so that
-// no process can skip one.
-func Visibility(t *testing.T, open Open, place string) {
-	const watchers, updates = 8, 40
-	store := open.store(t, place, 0)
+// Visibility has 8 processes see each of some Updates of another one, and returns
+// how long that took, from before the save on. It fails if one is not seen.
+func Visibility(tb testing.TB, open Open, place string, updates int) (delays []time.Duration) {
+	tb.Helper()
+	const watchers = 8
+	store := open.store(tb, place, 0)
 	save := func() {
-		t.Helper()
-		if err := walletauth.Save(t.Context(), store, "seen", Session(time.Now().Format(time.RFC3339Nano))); err != nil {
-			t.Fatal(err)
+		tb.Helper()
+		if err := walletauth.Save(tb.Context(), store, "seen", Session(time.Now().Format(time.RFC3339Nano))); err != nil {
+			tb.Fatal(err)
 		}
 	}
 	save()
 	list := make([]*process, watchers)
 	for i := range list {
-		list[i] = start(t, order{Do: "watch", Place: place, Key: "seen", Every: time.Millisecond})
+		list[i] = start(tb, order{Do: "watch", Place: place, Key: "seen", Every: time.Millisecond})
 	}
 	for _, p := range list {
 		p.ready()
 	}
 	for range updates {
 		save()
-		<-time.After(50 * time.Millisecond) // after the save, however long that took
-	}
-	<-time.After(time.Second)
-	for _, p := range list {
-		p.end()
-	}
-	var all []time.Duration
-	for _, p := range list {
-		var delays []time.Duration
-		p.finish(&delays)
-		if len(delays) < updates*9/10 { // a slow machine may skip some
-			t.Errorf("a process saw %d of %d Updates", len(delays), updates)
+		for _, p := range list { // before the next save, so that no process can skip one
+			var delay time.Duration
+			p.hear(&delay)
+			delays = append(delays, delay)
 		}
-		all = append(all, delays...)
 	}
-	slices.Sort(all)
-	t.Logf("%d sights of %d Updates by %d other processes, from before the save on: median %v, p99 %v, slowest %v",
-		len(all), updates, watchers, all[len(all)/2], all[len(all)*99/100], all[len(all)-1])
+	for _, p := range list {
+		var sights int
+		if p.finish(&sights); sights != updates {
+			tb.Errorf("a process saw %d of %d Updates", sights, updates)
+		}
+	}
+	return delays
+}
+
+// BenchmarkVisibility reports the median and the 99th percentile of how long it
+// takes until another process sees an Update.
+func BenchmarkVisibility(b *testing.B, open Open, place string) {
+	delays := Visibility(b, open, place, b.N)
+	slices.Sort(delays)
+	b.ReportMetric(0, "ns/op") // which holds the start of processes
+	b.ReportMetric(float64(delays[len(delays)/2].Microseconds()), "median-µs")
+	b.ReportMetric(float64(delays[len(delays)*99/100].Microseconds()), "p99-µs")
 }
 
 // ThousandKeys updates 1,000 keys at once, 200 ms each, and logs how long that

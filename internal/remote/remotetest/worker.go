@@ -28,6 +28,9 @@ type order struct {
 	Key   string
 	URL   string // of the API
 	Every time.Duration
+
+	Next   *walletauth.Session // what a job stores
+	Insist bool                // and does again if it is called again
 }
 
 // Open opens the store at a place, in the form that the tests of the store
@@ -35,7 +38,7 @@ type order struct {
 type Open func(place string, lease time.Duration) (walletauth.TokenStore, error)
 
 // store opens a store for the time of a test.
-func (open Open) store(t *testing.T, place string, lease time.Duration) walletauth.TokenStore {
+func (open Open) store(t testing.TB, place string, lease time.Duration) walletauth.TokenStore {
 	t.Helper()
 	store, err := open(place, lease)
 	if err != nil {
@@ -153,52 +156,64 @@ func get(client *http.Client, o order) error {
 	return err
 }
 
-// watch loads until standard input ends, and reports how long after its making
-// it saw each session: the id of a session is the time it was made.
+// watch loads until standard input ends. Of each session it says how long after
+// its making it saw it: the id of a session is the time it was made.
 func watch(store walletauth.TokenStore, o order) error {
 	ctx := until(os.Stdin)
 	tick := time.NewTicker(o.Every)
 	defer tick.Stop()
-	delays := []time.Duration{}
-	last := ""
+	last, sights := "", 0
 	for ctx.Err() == nil {
 		s, err := store.Load(context.Background(), o.Key)
 		if err != nil {
 			return err
 		}
 		if s.ID != last {
-			made, err := time.Parse(time.RFC3339Nano, s.ID)
-			if err != nil {
+			if err := sayDelay(s, last == ""); err != nil {
 				return err
 			}
-			if last == "" {
-				err = say("ready")
-			} else {
-				delays = append(delays, time.Since(made))
+			if last != "" {
+				sights++
 			}
-			if last = s.ID; err != nil {
-				return err
-			}
+			last = s.ID
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	return say(delays)
+	return say(sights)
+}
+
+func sayDelay(s *walletauth.Session, isFirst bool) error {
+	if isFirst {
+		return say("ready")
+	}
+	made, err := time.Parse(time.RFC3339Nano, s.ID)
+	if err != nil {
+		return err
+	}
+	return say(time.Since(made))
 }
 
 // held is what a process that held a lease reports.
 type held struct {
 	CtxEnded bool   // before fn began anything
+	Calls    int    // of fn
 	Err      string // of Update
 }
 
 // hold stays in an Update until standard input ends, then looks at its ctx and
-// stores a session all the same.
+// stores a session all the same. Called again, it leaves what is there.
 func hold(store walletauth.TokenStore, o order) error {
 	var h held
-	err := store.Update(context.Background(), o.Key, func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
+	err := store.Update(context.Background(), o.Key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		if h.Calls++; h.Calls > 1 && !o.Insist {
+			return current, nil
+		}
+		if h.Calls > 1 {
+			return o.Next, nil
+		}
 		if err := say("ready"); err != nil {
 			return nil, err
 		}
@@ -206,7 +221,7 @@ func hold(store walletauth.TokenStore, o order) error {
 			return nil, err
 		}
 		h.CtxEnded = ctx.Err() != nil
-		return Session("late"), nil
+		return o.Next, nil
 	})
 	if err != nil {
 		h.Err = err.Error()
@@ -216,14 +231,14 @@ func hold(store walletauth.TokenStore, o order) error {
 
 // process is another process at work.
 type process struct {
-	t     *testing.T
+	t     testing.TB
 	cmd   *exec.Cmd
 	stdin io.Closer
 	said  *bufio.Reader
 }
 
 // start starts a process that ends with the test at the latest.
-func start(t *testing.T, o order) *process {
+func start(t testing.TB, o order) *process {
 	t.Helper()
 	text, err := json.Marshal(o)
 	if err != nil {

@@ -1,0 +1,302 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/walletauth/walletauth"
+)
+
+// TestOneKeyThatFails: a key that cannot be read changes nothing for the others,
+// however often it is asked for.
+func TestOneKeyThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failing atomic.Bool
+		server := &memory{away: func(id string) bool { return id == "bad" && failing.Load() }}
+		s, other := newTestStore(t, server), newTestStore(t, server)
+		save(t, s, "bad", 1)
+		save(t, s, "k", 1)
+		<-time.After(2 * time.Second) // the subscription is verified
+		wantLoad(t, s, "bad", 1)
+		wantLoad(t, s, "k", 1)
+		failing.Store(true)
+		s.cache.doubt("bad") // so that it is asked for
+		for n := 2; n < 50; n++ {
+			wantLoad(t, s, "bad", 1)
+			save(t, other, "k", n)
+			synctest.Wait()
+			wantLoad(t, s, "k", n)
+			<-time.After(700 * time.Millisecond)
+		}
+		failing.Store(false)
+		save(t, other, "bad", 2)
+		synctest.Wait()
+		wantLoad(t, s, "bad", 2)
+	})
+}
+
+// TestOneShardDown: the keys of a shard that is down are served from their copies
+// at one question a second, and those of the others as if nothing was.
+func TestOneShardDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		server := &memory{shards: []string{"b", "c"}, away: func(id string) bool { return down.Load() && strings.HasPrefix(id, "b/") }}
+		s, other := newTestStore(t, server), newTestStore(t, server)
+		for _, key := range []string{"b/k", "c/k", "k"} {
+			save(t, s, key, 1)
+		}
+		<-time.After(2 * time.Second)
+		for _, key := range []string{"b/k", "c/k", "k"} {
+			wantLoad(t, s, key, 1)
+		}
+		down.Store(true)
+		before := server.count("Read k") + server.count("Read c/k")
+		for range 60 * 10 {
+			<-time.After(100 * time.Millisecond)
+			for _, key := range []string{"b/k", "c/k", "k"} {
+				wantLoad(t, s, key, 1)
+			}
+		}
+		if n := server.count("Read k") + server.count("Read c/k") - before; n != 0 {
+			t.Errorf("in a minute the keys of the shards that are up were read %d times, want 0", n)
+		}
+		for _, key := range []string{"c/k", "k"} {
+			save(t, other, key, 2)
+			synctest.Wait()
+			wantLoad(t, s, key, 2)
+		}
+		down.Store(false)
+		save(t, other, "b/k", 2)
+		<-time.After(2 * time.Second) // one question a second
+		_, _ = s.Load(t.Context(), "b/k")
+		synctest.Wait()
+		wantLoad(t, s, "b/k", 2)
+	})
+}
+
+// TestShardUnheard: of a shard whose messages do not come, as when the bus of a
+// cluster is cut, copies are used for 5 seconds. Those of others are used on.
+func TestShardUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &memory{shards: []string{"b"}, mute: func(id string) bool { return strings.HasPrefix(id, "b/") }}
+		s, other := newTestStore(t, server), newTestStore(t, server)
+		save(t, s, "b/k", 1)
+		save(t, s, "k", 1)
+		<-time.After(time.Minute)
+		wantLoad(t, s, "b/k", 1)
+		wantLoad(t, s, "k", 1)
+		before := server.count("Read k")
+		save(t, other, "b/k", 2)
+		<-time.After(5 * time.Second)
+		wantLoad(t, s, "b/k", 2)
+		<-time.After(time.Minute)
+		wantLoad(t, s, "k", 1)
+		if n := server.count("Read k") - before; n != 0 {
+			t.Errorf("a key of the shard that is heard was read %d times, want 0", n)
+		}
+	})
+}
+
+// TestShardThatHangs: calls to it use up no room of the others.
+func TestShardThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hanging atomic.Bool
+		server := &memory{shards: []string{"b"}, away: func(id string) bool {
+			if hanging.Load() && strings.HasPrefix(id, "b/") {
+				<-time.After(answerWithin)
+				return true
+			}
+			return false
+		}}
+		s := newTestStore(t, server)
+		hanging.Store(true)
+		for i := range 100 {
+			go func() { _, _ = s.Load(t.Context(), fmt.Sprint("b/", i)) }()
+		}
+		synctest.Wait()
+		began := time.Now()
+		save(t, s, "k", 1)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("a save in a shard that works took %v", took)
+		}
+		hanging.Store(false)
+		<-time.After(time.Minute) // until none hangs
+	})
+}
+
+// TestStaleCopyIsNotServedUnasked: while messages come, a copy that one of them has
+// replaced is not served without a question, in an outage of its key neither.
+func TestStaleCopyIsNotServedUnasked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failing atomic.Bool
+		server := &memory{away: func(id string) bool { return id == "k" && failing.Load() }}
+		s, other := newTestStore(t, server), newTestStore(t, server)
+		save(t, s, "k", 1)
+		<-time.After(2 * time.Second)
+		wantLoad(t, s, "k", 1)
+		save(t, other, "k", 2)
+		failing.Store(true)
+		synctest.Wait()
+		for range 10 {
+			wantLoad(t, s, "k", 1) // for lack of an answer
+		}
+		failing.Store(false)
+		wantLoad(t, s, "k", 2)
+	})
+}
+
+// TestOnlyInOutage: the copies of a server that cannot tell of changes are never
+// trusted, and serve while it cannot be asked.
+func TestOnlyInOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var away atomic.Bool
+		server := &memory{deaf: true, away: func(string) bool { return away.Load() }}
+		s := New(Config{Name: "test", Server: server, OnlyInOutage: true, MaxInFlight: 10})
+		defer s.Close()
+		other := newTestStore(t, server)
+		for n := 1; n <= 10; n++ {
+			save(t, other, "k", n)
+			wantLoad(t, s, "k", n)
+		}
+		away.Store(true)
+		for range 100 {
+			wantLoad(t, s, "k", 10)
+		}
+	})
+}
+
+// TestPanicOfTheSubscription: it is a subscription that failed, and the next one is
+// made.
+func TestPanicOfTheSubscription(t *testing.T) {
+	for _, where := range []string{"Subscribe", "Next", "Shards", "Close"} {
+		t.Run(where, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &panicking{memory: new(memory), where: where}
+				s := New(Config{Name: "test", Server: server, MaxInFlight: 10})
+				defer s.Close()
+				save(t, s, "k", 1)
+				<-time.After(10 * time.Second)
+				if n := server.panics.Load(); n != 3 {
+					t.Errorf("%d panics, want 3 and then a subscription", n)
+				}
+				save(t, newTestStore(t, server.memory), "k", 2)
+				synctest.Wait()
+				wantLoad(t, s, "k", 2)
+			})
+		})
+	}
+}
+
+// panicking panics in one method, three times.
+type panicking struct {
+	*memory
+	where  string
+	panics atomic.Int32
+}
+
+func (p *panicking) at(where string) {
+	if where == p.where && p.panics.Add(1) <= 3 {
+		panic("boom")
+	}
+	if p.where == where {
+		p.panics.Add(-1)
+	}
+}
+
+func (p *panicking) Shards(ctx context.Context) ([]string, error) {
+	p.at("Shards")
+	return p.memory.Shards(ctx)
+}
+
+func (p *panicking) Subscribe(ctx context.Context, echo string) (Subscription, error) {
+	p.at("Subscribe")
+	sub, err := p.memory.Subscribe(ctx, echo)
+	return &panickingSubscription{sub, p}, err
+}
+
+type panickingSubscription struct {
+	Subscription
+	of *panicking
+}
+
+func (s *panickingSubscription) Next(ctx context.Context) (Message, error) {
+	s.of.at("Next")
+	if s.of.where == "Close" && s.of.panics.Load() < 3 {
+		return Message{}, errNetwork // so that there is something to close
+	}
+	return s.Subscription.Next(ctx)
+}
+
+func (s *panickingSubscription) Close() {
+	s.Subscription.Close()
+	s.of.at("Close")
+}
+
+// TestBusyServer: who waits longer in the queue for a server that answers than one
+// waits for a server that does not is served.
+func TestBusyServer(t *testing.T) {
+	const keys, perCall = 75, 200 * time.Millisecond // 15 seconds of acquiring, one after the other
+	synctest.Test(t, func(t *testing.T) {
+		server := &memory{fault: func(string) error { <-time.After(perCall); return nil }}
+		s := New(Config{Name: "test", Server: server, MaxInFlight: 2, MaxStaleness: -1})
+		defer s.Close()
+		var all sync.WaitGroup
+		for i := range keys {
+			all.Go(func() {
+				if err := walletauth.Save(t.Context(), s, fmt.Sprint(i), session(i)); err != nil {
+					t.Errorf("key %d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
+		<-time.After(time.Minute)
+	})
+}
+
+// TestStall: when the server stands still for 10 seconds in the middle of 10,000
+// refreshes, over a pool of 4, whatever was refreshed is stored.
+func TestStall(t *testing.T) {
+	const keys, perCall = 10_000, 3 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		ends := began.Add(15 * time.Second)
+		server := &memory{fault: func(string) error {
+			<-time.After(perCall)
+			if since := time.Since(began); since > 5*time.Second && time.Now().Before(ends) {
+				<-time.After(min(time.Until(ends), answerWithin))
+				if time.Now().Before(ends) {
+					return errNetwork
+				}
+			}
+			return nil
+		}}
+		s := New(Config{Name: "test", Server: server, MaxInFlight: 3, MaxStaleness: -1})
+		defer s.Close()
+		var all sync.WaitGroup
+		for i := range keys {
+			all.Go(func() {
+				for isRefreshed := false; !isRefreshed; { // as requests do: they try again
+					err := s.Update(t.Context(), fmt.Sprint(i), func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+						isRefreshed = true
+						<-time.After(200 * time.Millisecond)
+						return session(i), nil
+					})
+					if isRefreshed && err != nil {
+						t.Errorf("key %d was refreshed and is lost: %v", i, err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		<-time.After(time.Minute) // for leases that are given back behind their owners
+		if n := server.count("Save"); n < keys {
+			t.Errorf("%d saves of %d keys", n, keys)
+		}
+	})
+}

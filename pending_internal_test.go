@@ -1,0 +1,725 @@
+package walletauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestEitherTokenMakesASessionAnotherState(t *testing.T) {
+	s := &Session{AccessToken: "a", RefreshToken: "r"}
+	for name, c := range map[string]struct {
+		a, b *Session
+		want bool
+	}{
+		"the same":              {s, &Session{ID: "new", AccessToken: "a", RefreshToken: "r"}, true},
+		"none and none":         {nil, nil, true},
+		"one and none":          {s, nil, false},
+		"another access token":  {s, &Session{AccessToken: "b", RefreshToken: "r"}, false},
+		"another refresh token": {s, &Session{AccessToken: "a", RefreshToken: "q"}, false},
+	} {
+		if sameTokens(c.a, c.b) != c.want || sameTokens(c.b, c.a) != c.want {
+			t.Errorf("%s: not %t", name, c.want)
+		}
+	}
+}
+
+func TestSameLogin(t *testing.T) {
+	s := sessionOf("user", 1)
+	renewed, moved, again, other := *sessionOf("user", 2), *sessionOf("user", 3), *sessionOf("user", 4), *sessionOf("other", 1)
+	moved.ID = "changed by a refresh"
+	again.ID, again.CreatedAt = "a login later", noon.Add(time.Second)
+	for name, row := range map[string]struct {
+		a, b *Session
+		want bool
+	}{
+		"itself":                           {s, s, true},
+		"refreshed":                        {&renewed, s, true},
+		"refreshed, with another id":       {&moved, s, true},
+		"another login of that user":       {&again, s, false},
+		"another user's at the same time":  {&other, s, false},
+		"known by its access token alone":  {s, &Session{AccessToken: s.AccessToken}, true},
+		"another access token and no more": {s, &Session{AccessToken: "another"}, false},
+	} {
+		if got := sameLogin(row.a, row.b); got != row.want {
+			t.Errorf("%s: %t, want %t", name, got, row.want)
+		}
+	}
+}
+
+func TestWhatAPendingWriteReplaces(t *testing.T) {
+	s, next, other := sessionOf("user", 1), sessionOf("user", 2), sessionOf("other", 1)
+	older, later := *other, *other
+	older.CreatedAt, later.CreatedAt = noon.Add(-time.Second), noon.Add(time.Second)
+	for name, row := range map[string]struct {
+		w       *pendingWrite
+		current *Session
+		want    bool
+	}{
+		"nothing, without a write":                         {nil, s, false},
+		"not even that there is none, without a write":     {nil, nil, false},
+		"a state that it names":                            {&pendingWrite{states: []*Session{next, s}}, s, true},
+		"that there is none, if it names that":             {&pendingWrite{states: []*Session{s, nil}}, nil, true},
+		"not that there is none, if it does not":           {&pendingWrite{states: []*Session{s}}, nil, false},
+		"not another state of the login":                   {&pendingWrite{states: []*Session{s}}, next, false},
+		"every state of its login":                         {&pendingWrite{login: s}, next, true},
+		"no other login":                                   {&pendingWrite{login: s}, other, false},
+		"not that there is none, by a login":               {&pendingWrite{login: s}, nil, false},
+		"every login before its time":                      {&pendingWrite{before: noon}, &older, true},
+		"no login at its time":                             {&pendingWrite{before: noon}, other, false},
+		"no login after its time":                          {&pendingWrite{before: noon}, &later, false},
+		"not that there is none, by a time":                {&pendingWrite{before: noon}, nil, false},
+		"nothing, if it says nothing":                      {&pendingWrite{}, s, false},
+		"a login before its time, although it has a login": {&pendingWrite{login: s, before: noon}, &older, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := row.w.replaces(row.current); got != row.want {
+				t.Errorf("replaces: %t, want %t", got, row.want)
+			}
+		})
+	}
+}
+
+func TestOverlay(t *testing.T) {
+	s, next, other, down := sessionOf("user", 1), sessionOf("user", 2), sessionOf("other", 1), errors.New("down")
+	unreadable := fmt.Errorf("%w: damaged", ErrUnreadable)
+	refreshed := &pendingWrite{session: next, states: []*Session{s}}
+	login := &pendingWrite{session: next, states: []*Session{nil}, before: noon.Add(time.Hour)}
+	logout := &pendingWrite{login: s}
+	for name, row := range map[string]struct {
+		w       *pendingWrite
+		s       *Session
+		err     error
+		want    *Session
+		wantErr error
+	}{
+		"without a write the session is as it is":      {nil, s, nil, s, nil},
+		"without a write the error is as it is":        {nil, nil, down, nil, down},
+		"a refresh replaces what it refreshed":         {refreshed, s, nil, next, nil},
+		"a refresh leaves another login":               {refreshed, other, nil, other, nil},
+		"a refresh does not undo a logout":             {refreshed, nil, ErrNoSession, nil, ErrNoSession},
+		"a refresh serves while the store is down":     {refreshed, nil, down, next, nil},
+		"a refresh stands back where none can be read": {refreshed, nil, unreadable, nil, unreadable},
+		"a login fills the empty place":                {login, nil, ErrNoSession, next, nil},
+		"a login replaces one before":                  {login, other, nil, next, nil},
+		"a login serves where none can be read":        {login, nil, unreadable, next, nil},
+		"a logout takes its login away":                {logout, next, nil, nil, ErrNoSession},
+		"a logout leaves another login":                {logout, other, nil, other, nil},
+		"a logout counts while the store is down":      {logout, nil, down, nil, ErrNoSession},
+		"a logout counts where none can be read":       {logout, nil, unreadable, nil, ErrNoSession},
+		"a logout that is stored already stays one":    {logout, nil, ErrNoSession, nil, ErrNoSession},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := row.w.overlay(row.s, row.err)
+			if got != row.want || err != row.wantErr {
+				t.Errorf("got %v, %v, want %v, %v", got, err, row.want, row.wantErr)
+			}
+		})
+	}
+}
+
+func TestNextWriteReplacesWhatTheOneBeforeWould(t *testing.T) {
+	s, next, last, other := sessionOf("user", 1), sessionOf("user", 2), sessionOf("user", 3), sessionOf("other", 1)
+	first := &pendingWrite{session: next, states: []*Session{s}, login: s, before: noon}
+	n := first.next(s, next, last)
+	if n.session != last || !n.replaces(s) || !n.replaces(next) || n.login != s || n.before != noon {
+		t.Errorf("got %+v", n)
+	}
+	if n := first.next(other, other, last); n.replaces(s) || !n.replaces(other) || n.login != nil {
+		t.Errorf("it was not laid over %v, and still counts: %+v", other, n)
+	}
+	if n := (*pendingWrite)(nil).next(s, s, next); n.session != next || !n.replaces(s) || n.replaces(nil) {
+		t.Errorf("without one before: %+v", n)
+	}
+	n = &pendingWrite{before: noon.Add(time.Hour), login: other}
+	if n.inherit(first); n.before != noon.Add(time.Hour) || n.login != other || !n.replaces(s) {
+		t.Errorf("what it inherits is less than it had: %+v", n)
+	}
+}
+
+// bubbleClock is the time of a synctest bubble.
+type bubbleClock struct{}
+
+func (bubbleClock) Now() time.Time                         { return time.Now() }
+func (bubbleClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// scriptedStore holds one session and does as the test says. It excludes nobody,
+// so that fn may write.
+type scriptedStore struct {
+	mu sync.Mutex
+	script
+	updates  int
+	replaced []*Session
+}
+
+type script struct {
+	session *Session
+	loadErr error
+	before  func() error // runs before fn
+	after   func() error // runs after fn, before what it returned is stored
+	twice   bool         // fn is called again with what is stored by then
+	replace error        // of Replace
+}
+
+// set changes the script while the store is in use.
+func (st *scriptedStore) set(change func(*script)) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	change(&st.script)
+}
+
+func (st *scriptedStore) now() script {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.script
+}
+
+func (st *scriptedStore) store(s *Session) { st.set(func(sc *script) { sc.session = s }) }
+
+// fails lets storing fail after fn has run, and works ends all failing.
+func (st *scriptedStore) fails(err error) {
+	st.set(func(sc *script) { sc.after = func() error { return err } })
+}
+
+func (st *scriptedStore) works() {
+	st.set(func(sc *script) { sc.before, sc.after, sc.loadErr, sc.replace = nil, nil, nil, nil })
+}
+
+// unreadable makes the store as one that cannot read what it holds.
+func (st *scriptedStore) unreadable() {
+	err := fmt.Errorf("%w: damaged", ErrUnreadable)
+	st.set(func(sc *script) { sc.loadErr, sc.before = err, func() error { return err } })
+}
+
+func (st *scriptedStore) Load(context.Context, string) (*Session, error) {
+	switch sc := st.now(); {
+	case sc.loadErr != nil:
+		return nil, sc.loadErr
+	case sc.session == nil:
+		return nil, ErrNoSession
+	default:
+		return sc.session, nil
+	}
+}
+
+func (st *scriptedStore) Update(ctx context.Context, _ string, fn func(context.Context, *Session) (*Session, error)) error {
+	st.mu.Lock()
+	st.updates++
+	st.mu.Unlock()
+	if before := st.now().before; before != nil {
+		if err := before(); err != nil {
+			return err
+		}
+	}
+	next, err := fn(ctx, st.now().session)
+	if after := st.now().after; err == nil && after != nil {
+		err = after()
+	}
+	if sc := st.now(); err == nil && sc.twice {
+		next, err = fn(ctx, sc.session)
+	}
+	if err == nil {
+		st.store(next)
+	}
+	return err
+}
+
+// replacingStore is one that stores without reading, too.
+type replacingStore struct{ *scriptedStore }
+
+func (st replacingStore) Replace(_ context.Context, _ string, s *Session) error {
+	st.set(func(sc *script) {
+		st.replaced = append(st.replaced, s)
+		if sc.replace == nil {
+			sc.session = s
+		}
+	})
+	return st.now().replace
+}
+
+// pendingTest is a pendingStore over a scriptedStore, in a bubble.
+type pendingTest struct {
+	*pendingStore
+	t     *testing.T
+	store *scriptedStore
+
+	mu     sync.Mutex
+	events []EventType
+}
+
+func newPendingTest(t *testing.T, s *Session) *pendingTest {
+	p := &pendingTest{t: t, store: &scriptedStore{script: script{session: s}}}
+	p.pendingStore = &pendingStore{
+		store: p.store, states: &keyStates{clock: bubbleClock{}}, clock: bubbleClock{}, timeout: 30 * time.Second, work: newWork(),
+		emit: func(_ context.Context, e Event) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.events = append(p.events, e.Type)
+		},
+	}
+	return p
+}
+
+func inPending(t *testing.T, name string, s *Session, test func(t *testing.T, p *pendingTest)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPendingTest(t, s)
+			defer p.work.close() // ends what tries again
+			test(t, p)
+		})
+	})
+}
+
+// refresh updates the session to next, as a refresh does.
+func (p *pendingTest) refresh(next *Session) (stored *Session, err error) {
+	return p.update(p.t.Context(), "key", p.emit, func(context.Context, *Session) (*Session, error) { return next, nil })
+}
+
+// login and logout are those that CaptureLogin and Transport.Logout write.
+func (p *pendingTest) login(s *Session) error {
+	return p.write(p.t.Context(), "key", &pendingWrite{session: s, states: []*Session{nil}, before: s.CreatedAt}, credentialsFor(p.t, s), true)
+}
+
+func (p *pendingTest) logout(s *Session) error {
+	return p.write(p.t.Context(), "key", &pendingWrite{login: s}, nil, false)
+}
+
+// want demands what is stored, what a Load returns, and whether anything is pending.
+func (p *pendingTest) want(stored, loaded *Session, pending bool) {
+	p.t.Helper()
+	if got := p.store.now().session; got != stored {
+		p.t.Errorf("stored: %v, want %v", got, stored)
+	}
+	if s, err := p.Load(p.t.Context(), "key"); s != loaded || (err == nil) != (loaded != nil) {
+		p.t.Errorf("Load: %v, %v, want %v", s, err, loaded)
+	}
+	if got := p.pendingOf("key") != nil; got != pending {
+		p.t.Errorf("pending: %t, want %t", got, pending)
+	}
+}
+
+func (p *pendingTest) wantEvents(want ...EventType) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if diff := cmp.Diff(want, p.events); diff != "" {
+		p.t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+var errStoreFull = errors.New("the disk is full")
+
+func TestPendingUpdate(t *testing.T) {
+	s, next, last, other := sessionOf("user", 1), sessionOf("user", 2), sessionOf("user", 3), sessionOf("other", 1)
+	other.CreatedAt = noon.Add(time.Second)
+	inPending(t, "that the store takes leaves nothing", s, func(t *testing.T, p *pendingTest) {
+		if stored, err := p.refresh(next); stored != next || err != nil {
+			t.Errorf("stored %v, %v", stored, err)
+		}
+		p.want(next, next, false)
+		p.wantEvents()
+		if p.states.size != 0 {
+			t.Errorf("%d states are kept", p.states.size)
+		}
+	})
+	inPending(t, "that changes nothing leaves nothing, whatever the store says", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		if err := p.Update(t.Context(), "key", func(_ context.Context, s *Session) (*Session, error) { return s, nil }); !errors.Is(err, errStoreFull) {
+			t.Errorf("got %v", err)
+		}
+		p.want(s, s, false)
+		p.wantEvents()
+	})
+	inPending(t, "whose function fails changes nothing", s, func(t *testing.T, p *pendingTest) {
+		want := errors.New("no")
+		err := p.Update(t.Context(), "key", func(_ context.Context, s *Session) (*Session, error) { return next, want })
+		if err != want {
+			t.Errorf("got %v", err)
+		}
+		p.want(s, s, false)
+	})
+	inPending(t, "that the store refuses before its function changes nothing", s, func(t *testing.T, p *pendingTest) {
+		p.store.set(func(sc *script) { sc.before = func() error { return errStoreFull } })
+		if _, err := p.refresh(next); !errors.Is(err, errStoreFull) {
+			t.Errorf("got %v", err)
+		}
+		p.want(s, s, false)
+	})
+	inPending(t, "that cannot be stored is kept, told once, and stored later", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		if stored, err := p.refresh(next); stored != next || !errors.Is(err, errStoreFull) {
+			t.Errorf("stored %v, %v", stored, err)
+		}
+		p.want(s, next, true)
+		p.wantEvents(SaveFailed)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if p.store.updates != 4 { // at 0, 100, 300 and 700 ms
+			t.Errorf("%d updates in a second, want 4", p.store.updates)
+		}
+		p.wantEvents(SaveFailed)
+		p.store.works()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.want(next, next, false)
+		p.wantEvents(SaveFailed, SavedLater)
+		updates := p.store.updates
+		if time.Sleep(time.Hour); p.store.updates != updates {
+			t.Error("it goes on trying")
+		}
+	})
+	inPending(t, "sees what is pending, and is stored with it", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_, _ = p.refresh(next)
+		p.store.works()
+		err := p.Update(t.Context(), "key", func(_ context.Context, current *Session) (*Session, error) {
+			if current != next {
+				t.Errorf("it sees %v", current)
+			}
+			return last, nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		p.want(last, last, false)
+		p.wantEvents(SaveFailed, SavedLater)
+	})
+	inPending(t, "that cannot be stored either replaces what was pending", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_, _ = p.refresh(next)
+		_, _ = p.refresh(last)
+		p.want(s, last, true)
+		p.wantEvents(SaveFailed, SaveFailed)
+	})
+	inPending(t, "gives way to another login in the store", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_, _ = p.refresh(next)
+		p.store.store(other)
+		p.store.works()
+		p.want(other, other, true)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.want(other, other, false)
+		p.wantEvents(SaveFailed)
+	})
+	inPending(t, "gives way to a logout in the store", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_, _ = p.refresh(next)
+		p.store.store(nil)
+		p.store.works()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.want(nil, nil, false)
+		p.wantEvents(SaveFailed)
+	})
+}
+
+func TestUpdateThatTheStoreRunsTwice(t *testing.T) {
+	s, next, other := sessionOf("user", 1), sessionOf("user", 2), sessionOf("other", 1)
+	for name, row := range map[string]struct{ then, want *Session }{
+		"with the same session keeps the result of the first run": {s, next},
+		"with what it had made keeps that":                        {next, next},
+		"with another login leaves that":                          {other, other},
+		"with a logout leaves that":                               {nil, nil},
+	} {
+		inPending(t, name, s, func(t *testing.T, p *pendingTest) {
+			p.store.set(func(sc *script) {
+				sc.twice = true
+				sc.after = func() error { p.store.store(row.then); return nil }
+			})
+			runs := 0
+			stored, err := p.update(t.Context(), "key", p.emit, func(context.Context, *Session) (*Session, error) {
+				runs++
+				return next, nil
+			})
+			if runs != 1 || stored != row.want || err != nil {
+				t.Errorf("%d runs, stored %v, %v, want %v", runs, stored, err, row.want)
+			}
+			p.want(row.want, row.want, false)
+		})
+	}
+}
+
+func TestLoginOrLogoutWhileAnUpdateRuns(t *testing.T) {
+	s, next, other := sessionOf("user", 1), sessionOf("user", 2), sessionOf("other", 1)
+	other.CreatedAt = noon.Add(time.Second)
+	elsewhere := sessionOf("third", 1)
+	for name, row := range map[string]struct {
+		meanwhile func(p *pendingTest)
+		want      *Session
+	}{
+		"a login wins over its result":                        {func(p *pendingTest) { _ = p.login(other) }, other},
+		"a logout wins over its result":                       {func(p *pendingTest) { _ = p.logout(s) }, nil},
+		"a logout that names the new tokens wins":             {func(p *pendingTest) { _ = p.logout(next) }, nil},
+		"a logout of somebody else's login leaves its result": {func(p *pendingTest) { _ = p.logout(elsewhere) }, next},
+	} {
+		for _, saving := range []string{"works", "fails at first"} {
+			inPending(t, name+", saving "+saving, s, func(t *testing.T, p *pendingTest) {
+				if saving != "works" {
+					p.store.fails(errStoreFull)
+				}
+				stored, _ := p.update(t.Context(), "key", p.emit, func(context.Context, *Session) (*Session, error) {
+					p.store.set(func(sc *script) { sc.before = func() error { return errStoreFull } }) // exclusion is this update's
+					row.meanwhile(p)
+					return next, nil
+				})
+				if stored != row.want {
+					t.Errorf("update says %v is stored, want %v", stored, row.want)
+				}
+				if loaded, err := p.Load(t.Context(), "key"); loaded != row.want || row.want == nil && !errors.Is(err, ErrNoSession) {
+					t.Errorf("Load: %v, %v", loaded, err)
+				}
+				p.store.works()
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				p.want(row.want, row.want, false)
+			})
+		}
+	}
+}
+
+func TestPendingLoginAndLogout(t *testing.T) {
+	s, other := sessionOf("user", 1), sessionOf("other", 1)
+	other.CreatedAt = noon.Add(time.Second)
+	older := *other
+	older.CreatedAt = noon.Add(-time.Hour)
+	inPending(t, "a login is stored over whatever is there, though by its date it came before", other, func(t *testing.T, p *pendingTest) {
+		if err := p.login(s); err != nil {
+			t.Error(err)
+		}
+		p.want(s, s, false)
+		if c := p.states.currentOf("key"); c == nil || c.session != s {
+			t.Errorf("requests are sent with %v", c)
+		}
+	})
+	inPending(t, "a login counts before it is stored, and is stored over an older one", &older, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		var failed *StoreError
+		if err := p.login(s); !errors.As(err, &failed) || failed.Op != "update" || !errors.Is(err, errStoreFull) {
+			t.Errorf("got %v", err)
+		}
+		p.want(&older, s, true)
+		p.store.works()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.want(s, s, false)
+		p.wantEvents(SaveFailed, SavedLater)
+	})
+	inPending(t, "a login that waits leaves a later one in the store", nil, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_ = p.login(s)
+		p.store.store(other)
+		p.store.works()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.want(other, other, false)
+		p.wantEvents(SaveFailed)
+	})
+	inPending(t, "a logout counts before it is stored", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		p.states.remember("key", 0, credentialsFor(t, s))
+		if err := p.logout(s); !errors.Is(err, errStoreFull) {
+			t.Errorf("got %v", err)
+		}
+		p.want(s, nil, true)
+		if p.states.currentOf("key") != nil {
+			t.Error("its session is remembered")
+		}
+		p.store.works()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.want(nil, nil, false)
+	})
+	inPending(t, "a logout takes back a login that was not stored yet", &older, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_ = p.login(s)
+		_ = p.logout(s)
+		p.want(&older, nil, true)
+		p.store.works()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.want(nil, nil, false)
+	})
+	inPending(t, "a logout of another login leaves the one that is pending", nil, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_ = p.login(s)
+		_ = p.logout(other)
+		p.want(nil, s, true)
+	})
+	inPending(t, "a login after a logout that was not stored yet stays", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_ = p.logout(s)
+		_ = p.login(other)
+		p.want(s, other, true)
+		p.store.works()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.want(other, other, false)
+	})
+	inPending(t, "a Load that began before is not remembered", s, func(t *testing.T, p *pendingTest) {
+		loading := p.states.generationOf(p.states.lookup("key"))
+		_ = p.logout(s)
+		if p.states.remember("key", loading, credentialsFor(t, s)) {
+			t.Error("it is")
+		}
+	})
+}
+
+func TestUnreadableSession(t *testing.T) {
+	s, next := sessionOf("user", 1), sessionOf("user", 2)
+	inReplacing := func(t *testing.T, name string, test func(t *testing.T, p *pendingTest)) {
+		inPending(t, name, nil, func(t *testing.T, p *pendingTest) {
+			p.pendingStore.store = replacingStore{p.store}
+			p.store.unreadable()
+			test(t, p)
+		})
+	}
+	inReplacing(t, "is replaced by a login", func(t *testing.T, p *pendingTest) {
+		if err := p.login(s); err != nil || !slices.Equal(p.store.replaced, []*Session{s}) {
+			t.Errorf("error %v, replaced %v", err, p.store.replaced)
+		}
+		p.store.works()
+		p.want(s, s, false)
+		p.wantEvents()
+	})
+	inReplacing(t, "is deleted by a logout", func(t *testing.T, p *pendingTest) {
+		if err := p.logout(s); err != nil || !slices.Equal(p.store.replaced, []*Session{nil}) {
+			t.Errorf("error %v, replaced %v", err, p.store.replaced)
+		}
+		p.store.works()
+		p.want(nil, nil, false)
+	})
+	inReplacing(t, "is not replaced by a refresh", func(t *testing.T, p *pendingTest) {
+		p.store.store(s)
+		p.store.works()
+		p.store.fails(errStoreFull)
+		_, _ = p.refresh(next)
+		p.store.unreadable()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(p.store.replaced) != 0 {
+			t.Errorf("replaced by %v", p.store.replaced)
+		}
+	})
+	inReplacing(t, "is replaced later if that fails", func(t *testing.T, p *pendingTest) {
+		p.store.set(func(sc *script) { sc.replace = errStoreFull })
+		if err := p.login(s); !errors.Is(err, errStoreFull) {
+			t.Errorf("got %v", err)
+		}
+		p.wantEvents(SaveFailed)
+		p.store.set(func(sc *script) { sc.replace = nil })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.store.works()
+		p.want(s, s, false)
+		p.wantEvents(SaveFailed, SavedLater)
+	})
+	inPending(t, "stays in a store that cannot replace, and the error says so", nil, func(t *testing.T, p *pendingTest) {
+		p.store.unreadable()
+		if err := p.login(s); !errors.Is(err, ErrUnreadable) {
+			t.Errorf("got %v", err)
+		}
+		p.want(nil, s, true)
+	})
+}
+
+func TestStoreThatBreaks(t *testing.T) {
+	s, next := sessionOf("user", 1), sessionOf("user", 2)
+	inPending(t, "a panic after the function keeps its result", s, func(t *testing.T, p *pendingTest) {
+		p.store.set(func(sc *script) { sc.after = func() error { panic("boom with " + next.AccessToken) } })
+		_, err := p.refresh(next)
+		if err == nil || !strings.Contains(err.Error(), "TokenStore.Update panicked: boom") || strings.Contains(err.Error(), next.AccessToken) {
+			t.Errorf("got %v", err)
+		}
+		p.want(s, next, true)
+	})
+	inPending(t, "an error that holds tokens comes without", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(fmt.Errorf("cannot write %s over %s: %w", next.RefreshToken, s.AccessToken, errStoreFull))
+		_, err := p.refresh(next)
+		if err.Error() != "cannot write [redacted] over [redacted]: the disk is full" || !errors.Is(err, errStoreFull) {
+			t.Errorf("got %v", err)
+		}
+	})
+	inPending(t, "a Load that returns nothing at all found none", nil, func(t *testing.T, p *pendingTest) {
+		p.pendingStore.store = nothingStore{p.store}
+		if s, err := p.Load(t.Context(), "key"); s != nil || !errors.Is(err, ErrNoSession) {
+			t.Errorf("got %v, %v", s, err)
+		}
+	})
+	inPending(t, "a Load that panics is an error", nil, func(t *testing.T, p *pendingTest) {
+		p.pendingStore.store = panickingStore{p.store}
+		if s, err := p.Load(t.Context(), "key"); s != nil || err == nil || !strings.Contains(err.Error(), "TokenStore.Load panicked: boom") {
+			t.Errorf("got %v, %v", s, err)
+		}
+	})
+}
+
+type nothingStore struct{ *scriptedStore }
+
+func (nothingStore) Load(context.Context, string) (*Session, error) { return nil, nil }
+
+type panickingStore struct{ *scriptedStore }
+
+func (panickingStore) Load(context.Context, string) (*Session, error) { panic("boom") }
+
+func TestFlush(t *testing.T) {
+	s, next := sessionOf("user", 1), sessionOf("user", 2)
+	inPending(t, "of nothing asks nobody", s, func(t *testing.T, p *pendingTest) {
+		if err := p.flush(t.Context(), "key", unchanged); err != nil || p.store.updates != 0 {
+			t.Errorf("%d updates, %v", p.store.updates, err)
+		}
+	})
+	inPending(t, "in the background ends with Shutdown, which takes over", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_, _ = p.refresh(next)
+		p.work.close()
+		if !p.work.wait(t.Context()) {
+			t.Error("it is still waiting")
+		}
+		if left, err := p.flushOnce(t.Context()); left != 1 || !errors.Is(err, errStoreFull) {
+			t.Errorf("%d left, %v", left, err)
+		}
+		p.store.works()
+		if left, err := p.flushOnce(t.Context()); left != 0 || err != nil {
+			t.Errorf("%d left, %v", left, err)
+		}
+		p.want(next, next, false)
+	})
+	inPending(t, "by Shutdown goes on for the timeout and then says why not", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_, _ = p.refresh(next)
+		p.work.close()
+		began := time.Now()
+		err := p.flushAll(t.Context())
+		if took := time.Since(began); took != p.timeout || !errors.Is(err, errStoreFull) ||
+			err.Error() != "walletauth: sessions that could not be stored: 1, the last because: session store: update: the disk is full" {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+	inPending(t, "of a store that hangs is bounded", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		_, _ = p.refresh(next)
+		p.work.close()
+		p.pendingStore.store = hangingStore{p.store}
+		began := time.Now()
+		if err := p.flush(t.Context(), "key", unchanged); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != p.timeout {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+type hangingStore struct{ *scriptedStore }
+
+func (hangingStore) Update(ctx context.Context, _ string, _ func(context.Context, *Session) (*Session, error)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
