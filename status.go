@@ -17,9 +17,9 @@ type Status struct {
 	RetryAt   time.Time // when a refresh may be tried again, by Clock; zero: now
 }
 
-// Status returns what is known of a session, without network and without a
-// refresh. The key is found as by [Transport.Session]. A missing session is
-// not an error. The Session is the caller's own copy.
+// Status returns what is known of a session, from the store and from memory;
+// it sends nothing to WalletKit. The key is found as by [Transport.Session].
+// A missing session is not an error. The Session is the caller's own copy.
 //
 // The errors: a field of t is wrong; t was shut down; a [StoreError] if the
 // store cannot be read and no valid session is remembered.
