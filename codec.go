@@ -5,30 +5,24 @@ import (
 	"fmt"
 )
 
-// Codec is how a store writes a session down. Stores outside of the process take
-// one and use [JSONCodec] if it is nil.
-//
-// Implementations must be safe for concurrent use.
+// Codec is how a store outside of the process writes a session down. It must
+// be safe for concurrent use.
 type Codec interface {
-	// Encode returns s, the session of key, as bytes, at least one. It must
-	// not change s. An error leaves the stored session as it is.
+	// Encode returns s, the session of key, as one byte or more. It must not change s.
 	Encode(key string, s *Session) ([]byte, error)
-	// Decode is the reverse, and returns a new Session. What it cannot read is
-	// an error that wraps ErrUnreadable, and never ErrNoSession, which would log
-	// the user out. No error may quote a token.
+	// Decode is the reverse, and returns a new Session. If it cannot read data, the error wraps
+	// ErrUnreadable, and never ErrNoSession. No error may quote a token.
 	Decode(key string, data []byte) (*Session, error)
 }
 
-// JSONCodec writes a session as the API's own JSON, the tokens in clear, times
-// as RFC 3339 has them. The key is not used. It is the default of every store
-// that takes a [Codec]. It has no options and is safe for concurrent use.
+// JSONCodec writes a session as the API's JSON, tokens in clear. The key is
+// not used. It is the default of every store, and safe for concurrent use.
 type JSONCodec struct{}
 
 var _ Codec = JSONCodec{}
 
-// Encode returns the JSON of s. It refuses a nil or incomplete session, and an
-// access token that cannot be sent in a header, with an error that names the
-// field.
+// Encode refuses a nil or incomplete session, and an access token that
+// cannot be sent in a header; the error names the field.
 func (JSONCodec) Encode(_ string, s *Session) ([]byte, error) {
 	if err := s.check(); err != nil {
 		return nil, fmt.Errorf("walletauth: encode session: %w", err)
@@ -40,10 +34,8 @@ func (JSONCodec) Encode(_ string, s *Session) ([]byte, error) {
 	return data, nil
 }
 
-// Decode reads what Encode wrote, or the reply to a login; members that it does
-// not know are ignored. It refuses data that is not JSON or not a complete
-// session with an error that wraps [ErrUnreadable], names the field and quotes
-// nothing of the data.
+// Decode reads what Encode wrote, or the reply to a login. Its error wraps
+// [ErrUnreadable], names the field and quotes nothing.
 func (JSONCodec) Decode(_ string, data []byte) (*Session, error) {
 	s, err := decodeSession(data)
 	if err != nil {

@@ -12,28 +12,22 @@ import (
 )
 
 var (
-	// ErrNoSession means that the store holds no session for the key: log in.
-	// Errors of stores and of the Transport wrap it: use errors.Is.
+	// ErrNoSession means that the store holds no session for the key: log in. Use errors.Is.
 	ErrNoSession = errors.New("walletauth: no session for this key: log in")
 
-	// ErrSessionExpired means that the session is over and no refresh will
-	// bring it back: log in again. Errors wrap it, most of them a
-	// RefreshError that says why: use errors.Is.
+	// ErrSessionExpired means that the session is over: log in again. Use errors.Is.
 	ErrSessionExpired = errors.New("walletauth: the session is over: log in again")
 
-	// ErrUnreadable means that what is stored for the key cannot be read: the
-	// key that sealed it is missing, it is damaged, or another program wrote it.
-	// Errors of stores and codecs wrap it: use errors.Is. Save and Delete still
-	// work.
+	// ErrUnreadable means that what is stored for the key cannot be read: its sealing key is
+	// missing, it is damaged, or another program wrote it. Save and Delete still work.
 	ErrUnreadable = errors.New("walletauth: the stored session cannot be read")
 )
 
 // StoreError is a failure of the [TokenStore]. Find it by [errors.As], as a
-// *StoreError. [ErrNoSession], the errors of the caller's context and those of a
-// refresh are not wrapped in one.
+// *StoreError. [ErrNoSession] and the errors of the caller's context are not
+// wrapped in one.
 type StoreError struct {
-	// Op is what failed: "load", reading the session; "exclusion", taking the
-	// lock for a refresh, so none was sent; "update", storing a change.
+	// Op is "load"; "exclusion", the lock for a refresh, so none was sent; or "update", storing.
 	Op string
 	// Err is the store's error, without tokens.
 	Err error
@@ -47,33 +41,22 @@ func (e *StoreError) Error() string {
 // Unwrap returns Err.
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// RefreshError is a refresh that did not yield a session. Find it by
-// [errors.As], as a *RefreshError.
-//
-// errors.Is(err, [ErrSessionExpired]) tells that the session is over. Any
-// other RefreshError may pass: the stored session is kept, and trying later
-// may help.
-//
-// A [Refresher] of your own returns one to be understood: StatusCode 0, 408,
-// 429 and 5xx are tried again, no sooner than RetryAfter, and
-// ErrSessionExpired in Err ends the session.
+// RefreshError is a refresh that brought no session. Find it by [errors.As],
+// as a *RefreshError. If errors.Is(err, [ErrSessionExpired]), the session is
+// over; otherwise it is kept, and trying later may help.
 type RefreshError struct {
 	// StatusCode is the HTTP status of the reply, 0 if there was none.
 	StatusCode int
-	// Code and Message are the fields "code" and "error" of WalletKit's
-	// ErrorResponse, empty if the reply was something else. Each is cut after
-	// 200 bytes, and a token in it is replaced by [redacted].
+	// Code and Message are "code" and "error" of WalletKit's ErrorResponse, if the reply was
+	// one. Each is cut after 200 bytes, and a token in it is replaced by [redacted].
 	Code, Message string
-	// RetryAfter is how long the server asked to be left alone, 0 if it did
-	// not ask (RFC 9110, section 10.2.3).
+	// RetryAfter is how long the server asked to wait, else 0 (RFC 9110, section 10.2.3).
 	RetryAfter time.Duration
-	// Err is the cause, if there is one: the network's error, what was wrong
-	// with the reply, or ErrSessionExpired.
+	// Err is the cause, if any: of the network, in the reply, or ErrSessionExpired.
 	Err error
 }
 
-// Error describes the failure, without any part of the reply but Code and
-// Message.
+// Error holds nothing of the reply but Code and Message.
 func (e *RefreshError) Error() string {
 	var b strings.Builder
 	b.WriteString("walletauth: refresh failed")

@@ -8,47 +8,36 @@ import (
 	"github.com/walletauth/walletauth/internal/guard"
 )
 
-// EventType says what an [Event] reports. It is also the text that [LogEvents]
+// EventType says what an [Event] reports, in the words that [LogEvents]
 // writes.
 type EventType string
 
-// The things worth knowing. A request that finds its token fresh makes no
-// event.
+// The events. A request that finds its token fresh makes none.
 const (
 	// RefreshBegan: a refresh is about to be sent; Reason says why.
 	RefreshBegan EventType = "refresh began"
-	// RefreshSucceeded: the server answered with a new session. If storing it
-	// failed, SaveFailed follows.
+	// RefreshSucceeded: the server answered with a new session.
 	RefreshSucceeded EventType = "refresh succeeded"
-	// RefreshFailed: no new session; Err says why. The session is kept, and
-	// trying later may help. Attempts is 0 if the store did not let it be sent.
+	// RefreshFailed: Err says why. The session is kept. Attempts is 0 if none was sent.
 	RefreshFailed EventType = "refresh failed"
-	// SessionAdopted: no refresh was sent, since the store held a newer
-	// session by then: another process, another Transport or an earlier
-	// refresh of this one had put it there.
+	// SessionAdopted: no refresh was needed, since the store held a newer session by then.
 	SessionAdopted EventType = "session adopted"
-	// SessionOver: the session has ended; Err wraps ErrSessionExpired. It
-	// comes once for a refresh token, in each Transport that meets the end.
+	// SessionOver: Err wraps ErrSessionExpired. It comes once for a refresh token.
 	SessionOver EventType = "session over"
-	// RequestReplayed: a request that got a 401 was sent again with a newer
-	// token and got an answer that is no 401.
+	// RequestReplayed: a request that got a 401 was sent again, and the answer is no 401.
 	RequestReplayed EventType = "request replayed"
-	// SaveFailed: a new session, or a logout, could not be stored; Err says
-	// why. It is kept in memory and tried again.
+	// SaveFailed: a new session or a logout could not be stored, and is tried again.
 	SaveFailed EventType = "save failed"
-	// EndpointDown: refreshes of several sessions have failed since the endpoint
-	// last answered; Err is the last failure. Until EndpointUp only some are
-	// sent, to probe it, and all others fail at once. It has no key.
+	// EndpointDown: refreshes of several sessions failed; Err is the last failure. Until
+	// EndpointUp only some are sent, as probes, and the others fail at once. It has no key.
 	EndpointDown EventType = "endpoint down"
-	// EndpointUp: the refresh endpoint answers again. It has no key; Held says
-	// how many refreshes were not sent.
+	// EndpointUp: it answers again. Held says how many refreshes were not sent. It has no key.
 	EndpointUp EventType = "endpoint up"
 	// SavedLater: what SaveFailed reported is stored after all.
 	SavedLater EventType = "saved later"
 )
 
-// Reason says why a refresh began. The empty Reason means that the event is
-// not part of a refresh.
+// Reason says why a refresh began; it is empty outside of refreshes.
 type Reason string
 
 // The reasons for a refresh.
@@ -58,8 +47,8 @@ const (
 	Rejected Reason = "rejected" // the API answered 401
 )
 
-// Event is one thing worth knowing about a session. It holds no token. Fields
-// that do not apply to its Type are zero.
+// Event is one thing worth knowing about a session. It holds no token.
+// Fields that do not apply are zero.
 type Event struct {
 	Type      EventType     // what happened
 	Reason    Reason        // why the refresh began that the event is part of
@@ -88,8 +77,7 @@ func endpointEvent(down bool, err error, held int) Event {
 	return Event{Type: EndpointUp, Held: held}
 }
 
-// LogValue is the event for package slog: a group of the attributes that
-// [LogEvents] writes, without those that are zero.
+// LogValue returns the attributes that [LogEvents] writes.
 func (e Event) LogValue() slog.Value { return slog.GroupValue(e.attrs()...) }
 
 func (e Event) attrs() []slog.Attr {
@@ -121,16 +109,12 @@ func (e Event) level() slog.Level {
 	}
 }
 
-// LogEvents returns a function for [Transport.OnEvent] that writes each event
-// to l, or to what [slog.Default] is by then if l is nil. It is safe for
-// concurrent use.
-//
-// [SessionOver], [RefreshFailed], [SaveFailed] and [EndpointDown] are warnings,
-// and all else is debug. The message is always "walletauth". The attributes are
-// event (the [EventType]), reason, key, session_id, user_id, duration, attempts,
-// held and error, in this order and without those that are zero. A duration is what
-// the handler makes of it: 1.5s by [slog.TextHandler], a number of nanoseconds
-// by [slog.JSONHandler].
+// LogEvents returns a function for [Transport.OnEvent] that logs each event
+// with the message "walletauth" to l, or to [slog.Default] if l is nil.
+// [SessionOver], [RefreshFailed], [SaveFailed] and [EndpointDown] are
+// warnings, all else is debug. The attributes are event, reason, key,
+// session_id, user_id, duration, attempts, held and error, if not zero. It
+// is safe for concurrent use.
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
 		logger := l

@@ -20,7 +20,8 @@ import (
 // The examples call a stand-in for the API, so that they run. In a program
 // BaseURL is walletauth.Testnet or walletauth.Mainnet.
 
-// printStatus prints the status that a GET request is answered with, or why it is not.
+// printStatus sends a GET request and prints the response's status, or what to do
+// about the error.
 func printStatus(ctx context.Context, client *http.Client, url string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -40,9 +41,9 @@ func printStatus(ctx context.Context, client *http.Client, url string) {
 	}
 }
 
-// The Transport goes under the HTTP client that a program has already. After a
-// login the session is saved once; from then on requests carry its token, and
-// it is refreshed before it expires, or when the API answers 401.
+// The Transport goes under the HTTP client that a program already has. After a
+// login the session is saved once. From then on requests carry its token, and it
+// is refreshed before the token expires or when the API answers 401.
 func Example() {
 	srv := walletauthtest.NewServer(walletauthtest.Config{ProjectID: "my-project"})
 	defer srv.Close()
@@ -56,7 +57,7 @@ func Example() {
 	}}
 	printStatus(ctx, client, srv.URL+"/wallets")
 
-	session := srv.Login("ada") // what the API answers to a login
+	session := srv.Login("ada") // the API's reply to a login
 	if err := walletauth.Save(ctx, store, "", session); err != nil {
 		log.Fatal(err)
 	}
@@ -115,8 +116,8 @@ func (t *userTable) put(key string, row []byte) {
 	t.rows[key] = row
 }
 
-// Two functions make a store for one process of what a program has already, a
-// table for example.
+// Two functions make a store, for one process, from what a program already has: a
+// table, for example.
 func ExampleFuncStore() {
 	srv := walletauthtest.NewServer(walletauthtest.Config{})
 	defer srv.Close()
@@ -158,8 +159,8 @@ func ExampleFuncStore() {
 	// the table has a newer session: true
 }
 
-// KeepAlive refreshes without any traffic, so that the first request after a
-// quiet time need not wait.
+// KeepAlive refreshes without traffic, so that the first request after a quiet
+// time does not wait.
 func ExampleTransport_KeepAlive() {
 	srv := walletauthtest.NewServer(walletauthtest.Config{AccessTokenTTL: 200 * time.Millisecond})
 	defer srv.Close()
@@ -192,10 +193,9 @@ func ExampleTransport_KeepAlive() {
 	// context canceled
 }
 
-// As text, of a day on which ada's access token is revoked, bob's refresh fails
-// as WalletKit is overloaded, and cyd's session ends. The warning "session over"
-// is a user who has to log in again, the others are failures that may pass by
-// themselves. At level info there is nothing else.
+// The log, as text, of a day on which ada's access token is revoked, bob's refresh
+// fails because WalletKit is overloaded, and cyd's session ends. Failures and
+// sessions that are over are warnings; at level info there is nothing else.
 func ExampleLogEvents() {
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
 		Level:       slog.LevelDebug, // or Info, in production
@@ -239,7 +239,7 @@ func sameInEveryRun(_ []string, a slog.Attr) slog.Attr {
 }
 
 // eventfulDay is a day on which ada's access token is revoked, bob's refresh
-// fails as WalletKit is overloaded, and cyd's session ends.
+// fails because WalletKit is overloaded, and cyd's session ends.
 func eventfulDay(transport *walletauth.Transport) {
 	srv := walletauthtest.NewServer(walletauthtest.Config{})
 	defer srv.Close()
@@ -260,19 +260,14 @@ func eventfulDay(transport *walletauth.Transport) {
 		if err != nil {
 			log.Fatal(err)
 		}
-		resp, err := client.Do(req)
-		if errors.Is(err, walletauth.ErrSessionExpired) {
-			continue // cyd has to log in again
+		if resp, err := client.Do(req); err == nil { // cyd gets an error
+			resp.Body.Close()
 		}
-		if err != nil {
-			log.Fatal(err)
-		}
-		resp.Body.Close()
 	}
 }
 
-// With CaptureLogin the program's own calls to log in and out are all it takes:
-// their answers go to the store as they come by.
+// With CaptureLogin the program's own calls to log in and out are enough: a login's
+// session is stored before the caller sees the response, and a logout deletes it.
 func ExampleTransport_captureLogin() {
 	srv := walletauthtest.NewServer(walletauthtest.Config{ProjectID: "my-project"})
 	defer srv.Close()
@@ -326,4 +321,109 @@ func Example_testing() {
 	// 200 OK
 	// refreshes: 3
 	// what a correct client never does: 0
+}
+
+// Logout logs the user out here first, whatever the network does, and then tells
+// WalletKit. The error says what WalletKit was not told.
+func ExampleTransport_Logout() {
+	srv := walletauthtest.NewServer(walletauthtest.Config{})
+	defer srv.Close()
+	ctx := context.Background()
+
+	store := &walletauth.MemoryStore{}
+	transport := &walletauth.Transport{Store: store, BaseURL: srv.URL}
+	if err := walletauth.Save(ctx, store, "", srv.Login("ada")); err != nil {
+		log.Fatal(err)
+	}
+	srv.Fail(walletauthtest.Logout, 1, walletauthtest.Fault{Status: http.StatusServiceUnavailable})
+	fmt.Println(transport.Logout(ctx))
+	printStatus(ctx, &http.Client{Transport: transport}, srv.URL+"/wallets")
+	// Output:
+	// walletauth: logged out here, but WalletKit answered 503 Service Unavailable
+	// log in first
+}
+
+// Status says what is known of a session without asking WalletKit: here that it
+// has ended, after a request has found out.
+func ExampleTransport_Status() {
+	srv := walletauthtest.NewServer(walletauthtest.Config{})
+	defer srv.Close()
+	ctx := context.Background()
+
+	store := &walletauth.MemoryStore{}
+	transport := &walletauth.Transport{Store: store, BaseURL: srv.URL}
+	printSession := func() {
+		status, err := transport.Status(ctx)
+		switch {
+		case err != nil:
+			fmt.Println("the store is down:", err)
+		case status.Session == nil:
+			fmt.Println("nobody is logged in")
+		case status.Over != nil:
+			fmt.Println(status.Session.UserID, "has to log in again")
+		default:
+			fmt.Println(status.Session.UserID, "is logged in")
+		}
+	}
+	printSession()
+	if err := walletauth.Save(ctx, store, "", srv.Login("ada")); err != nil {
+		log.Fatal(err)
+	}
+	printSession()
+	srv.RevokeSessions("ada")
+	printStatus(ctx, &http.Client{Transport: transport}, srv.URL+"/wallets")
+	printSession()
+	// Output:
+	// nobody is logged in
+	// ada is logged in
+	// log in again
+	// ada has to log in again
+}
+
+// Renew is for a token that was refused outside of HTTP, in the first message of a
+// WebSocket for example. However many ask, one refresh serves all.
+func ExampleTransport_Renew() {
+	srv := walletauthtest.NewServer(walletauthtest.Config{})
+	defer srv.Close()
+	ctx := context.Background()
+
+	store := &walletauth.MemoryStore{}
+	transport := &walletauth.Transport{Store: store, BaseURL: srv.URL}
+	if err := walletauth.Save(ctx, store, "", srv.Login("ada")); err != nil {
+		log.Fatal(err)
+	}
+	rejected, err := transport.Session(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for range 2 { // two sockets were refused with the same token
+		session, err := transport.Renew(ctx, rejected)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("a new token:", session.AccessToken != rejected.AccessToken)
+	}
+	fmt.Println("refreshes:", srv.Stats().Refreshes)
+	// Output:
+	// a new token: true
+	// a new token: true
+	// refreshes: 1
+}
+
+// SaveIfAbsent moves a session in from elsewhere once: a process that starts later,
+// or at the same time, keeps what is there, which may have been refreshed already.
+func ExampleSaveIfAbsent() {
+	srv := walletauthtest.NewServer(walletauthtest.Config{})
+	defer srv.Close()
+	ctx := context.Background()
+
+	store := &walletauth.MemoryStore{}
+	old := srv.Login("ada") // from the place where the program kept it so far
+	for range 2 {
+		stored, err := walletauth.SaveIfAbsent(ctx, store, "ada", old)
+		fmt.Println(stored, err)
+	}
+	// Output:
+	// true <nil>
+	// false <nil>
 }

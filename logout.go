@@ -16,20 +16,20 @@ import (
 // WalletKit.
 const logoutTimeout = 5 * time.Second
 
-// Logout ends the session of ctx: it forgets it, and then tells WalletKit by
-// POST /users/logout. The key comes from Key, called with a GET request for
-// BaseURL that carries ctx. A missing session is not an error.
+// Logout forgets a session, and then tells WalletKit by POST /users/logout.
+// The key is found as by [Transport.Session]. A missing session is not an
+// error.
 //
-// From the moment of the call on, requests of the key fail with [ErrNoSession],
-// whatever the store, the network or a refresh in progress do: that refresh is
-// not stored, and its token is used to tell WalletKit. Nothing is refreshed for
-// a logout, so WalletKit refuses to be told with a token that has expired; a
-// session that is over, or cannot be read, is only forgotten. Storing takes at most 5 seconds here and is
-// tried again in the background, telling takes at most 5 seconds more.
+// From the call on, requests of the key fail with [ErrNoSession], whatever
+// the store, the network or a refresh in progress do: that refresh is not
+// stored, and its token is used to tell WalletKit. Nothing is refreshed for
+// a logout, so WalletKit is not told if the token has expired. Storing takes
+// at most 5 seconds and is tried again in the background; telling takes at
+// most 5 seconds more.
 //
-// The errors, joined if there are several: a field of t is wrong; t was shut
-// down; a [StoreError] if the store has not taken the logout yet; and that
-// WalletKit was not told, with the reason.
+// The errors, joined: a field of t is wrong; t was shut down; a [StoreError]
+// if the store has not taken the logout yet; and that WalletKit was not
+// told, and why.
 func (t *Transport) Logout(ctx context.Context) error {
 	key, err := t.keyOf(ctx)
 	if err != nil {

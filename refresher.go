@@ -15,25 +15,20 @@ import (
 	"github.com/walletauth/walletauth/internal/serverclock"
 )
 
-// Refresher exchanges a session's refresh token for a new session. The default
-// posts to BaseURL/users/refresh-token; replace it where refreshes go another
-// way, through a backend of your own for example.
-//
-// Implementations must be safe for concurrent use.
+// Refresher exchanges a refresh token for a new session. Replace the default
+// if refreshes go through a backend of your own. It must be safe for
+// concurrent use.
 type Refresher interface {
-	// Refresh returns a new Session for s, which it must not change. It needs an
-	// access token that can be sent in a header. Fields that it leaves zero are
-	// taken over from s, except AccessTokenExpiresAt: without it the last known
-	// lifetime counts, a minute at least. Another user or project is refused.
+	// Refresh returns a new Session for s, which it must not change. Fields that it leaves zero
+	// are taken over from s, except AccessTokenExpiresAt: without it the last known lifetime
+	// counts, a minute at least. Another user or project is refused. It is called under the
+	// store's lock. ctx ends after Transport.RefreshTimeout and carries the values of the
+	// request that caused the refresh.
 	//
-	// It is called at most once at a time per key, under the store's lock. ctx
-	// ends after Transport.RefreshTimeout and carries the values of the request
-	// that caused the refresh, except those of package httptrace.
-	//
-	// An error that wraps ErrSessionExpired ends the session. A RefreshError
-	// with StatusCode 0, 408, 429 or 5xx, a net.Error, io.EOF and
-	// io.ErrUnexpectedEOF are tried again within RefreshTimeout. Any other
-	// fails this refresh, and the refresh token is not sent for a while.
+	// An error that wraps ErrSessionExpired ends the session. A RefreshError with StatusCode 0,
+	// 408, 429 or 5xx, a net.Error, io.EOF and io.ErrUnexpectedEOF are tried again within
+	// RefreshTimeout, no sooner than RetryAfter. After any other the refresh token is not sent
+	// for a while.
 	Refresh(ctx context.Context, s *Session) (*Session, error)
 }
 

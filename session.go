@@ -11,34 +11,24 @@ import (
 	"time"
 )
 
-// Session is what WalletKit answers to a login and to a refresh: an access
-// token that lives minutes and the refresh token for the next one. Its
-// JSON is the API's own.
+// Session is WalletKit's reply to a login and to a refresh, and has its
+// JSON. Lifetimes seen are 5 minutes for an access token and 30 days for a
+// refresh token; nothing relies on either. A Session that a [TokenStore]
+// returned is shared: copy it before you change it.
 //
-// The API documents all fields as required, and a Session that lacks one is
-// refused by [Save]. It does not document whether a refresh changes the ID or
-// the refresh token. Lifetimes seen are 5 minutes for an access token and 30
-// days for a refresh token; nothing relies on either.
-//
-// A Session that a [TokenStore] returned is shared: do not change it. Copy it
-// first.
-//
-// Printing is safe: every verb of package fmt and every slog handler shows the
-// fields that identify the session and neither token, also through a pointer
-// and inside a struct that holds a Session in an exported field. Three ways out
-// remain, because they never ask the type: [encoding/json], which has to
-// write the tokens since stores rely on it (and which [slog.JSONHandler] uses
-// for a struct that merely contains a Session); a Session in an unexported
-// field; and the verb %p of a Session that is not a pointer, which go vet
-// rejects.
+// Printing is safe: every verb of package fmt and every slog handler shows
+// the fields that identify the session and neither token. Three exceptions
+// never ask the type: [encoding/json], which stores rely on (and which
+// [slog.JSONHandler] uses for a struct that contains a Session); a Session
+// in an unexported field; and the verb %p of a Session that is not a
+// pointer, which go vet rejects.
 type Session struct {
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"created_at"` // by the server's clock
 	ProjectID string    `json:"project_id"` // the app, as WalletKit names it
 	UserID    string    `json:"user_id"`    // who is logged in; no refresh changes it
 
-	// The access token goes into the header Authorization, as a bearer. It
-	// expires by the server's clock.
+	// The access token is sent as a bearer. It expires by the server's clock.
 	AccessToken          string    `json:"access_token"`
 	AccessTokenExpiresAt time.Time `json:"access_token_expires_at"`
 
@@ -47,15 +37,14 @@ type Session struct {
 	RefreshTokenExpiresAt time.Time `json:"refresh_token_expires_at"`
 }
 
-// String describes the session without its tokens: ids, and when the tokens
-// expire.
+// String shows the ids and when the tokens expire.
 func (s Session) String() string {
 	return fmt.Sprintf("walletauth.Session{ID:%q UserID:%q ProjectID:%q AccessToken:[redacted] AccessTokenExpiresAt:%s RefreshToken:[redacted] RefreshTokenExpiresAt:%s}",
 		s.ID, s.UserID, s.ProjectID,
 		s.AccessTokenExpiresAt.Format(time.RFC3339), s.RefreshTokenExpiresAt.Format(time.RFC3339))
 }
 
-// GoString is [Session.String], so that the verb %#v prints no token.
+// GoString is [Session.String], for the verb %#v.
 func (s Session) GoString() string { return s.String() }
 
 // Format prints [Session.String] for every verb, and quotes it for %q.
@@ -67,8 +56,7 @@ func (s Session) Format(f fmt.State, verb rune) {
 	_, _ = io.WriteString(f, text) // a fmt.State has no way to fail
 }
 
-// LogValue is the session for package slog: a group of id, user_id, project_id,
-// access_token_expires_at and refresh_token_expires_at, without the tokens.
+// LogValue is a group of the ids and the times of expiry.
 func (s Session) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.String("id", s.ID),
@@ -79,9 +67,8 @@ func (s Session) LogValue() slog.Value {
 	)
 }
 
-// Valid reports whether s is complete and its access token has not expired at
-// now. A nil Session is not valid. A [Transport] compares with the server's
-// clock rather than the local one.
+// Valid reports whether s is complete and its access token has not expired
+// at now, the server's time. A nil Session is not valid.
 func (s *Session) Valid(now time.Time) bool {
 	return s.check() == nil && s.AccessTokenExpiresAt.After(now)
 }

@@ -17,14 +17,12 @@ type Status struct {
 	RetryAt   time.Time // when a refresh may be tried again, by Clock; zero: now
 }
 
-// Status returns what is known of the session of ctx, without network and without
-// a refresh: a pure look at the store and at what t remembers. The key comes from
-// Key, called with a GET request for BaseURL that carries ctx. A missing session
-// is not an error. The Session is the caller's own copy.
+// Status returns what is known of a session, from the store and from memory;
+// it sends nothing to WalletKit. The key is found as by [Transport.Session].
+// A missing session is not an error. The Session is the caller's own copy.
 //
-// The errors: a field of t is wrong; t was shut down; a [StoreError] if the store
-// cannot be read and no valid session is remembered, beside which the Status says
-// what it can.
+// The errors: a field of t is wrong; t was shut down; a [StoreError] if the
+// store cannot be read and no valid session is remembered.
 func (t *Transport) Status(ctx context.Context) (Status, error) {
 	key, err := t.keyOf(ctx)
 	if err != nil {

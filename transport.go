@@ -17,113 +17,92 @@ import (
 	"github.com/walletauth/walletauth/internal/throttle"
 )
 
-// The addresses of WalletKit's API, from its documentation, for
-// [Transport.BaseURL].
+// The addresses of WalletKit's API, by its documentation.
 const (
 	Testnet = "https://testnet.walletkit.com" // test networks; the default
 	Mainnet = "https://mainnet.walletkit.com" // real assets
 )
 
-// Transport is an [http.RoundTripper] that keeps WalletKit sessions alive. Set
-// it as http.Client.Transport under an API client. For each request to WalletKit
-// it reads the session from Store, adds its access token, and refreshes the
-// session before the token expires or when the API answers 401; the request is
-// then sent again. All other requests pass through untouched.
+// Transport is an [http.RoundTripper] that keeps WalletKit sessions alive.
+// Set it as http.Client.Transport. For each request to WalletKit it reads
+// the session from Store, adds its access token, and refreshes the session
+// before the token expires or when the API answers 401; the request is then
+// sent again. All other requests pass through.
 //
-// Store is required. Everything else is useful at zero. Fields must not be
-// changed after first use. A Transport is safe for concurrent use and must not
-// be copied; make one and share it, since refreshes are collapsed per
-// Transport and, between Transports, by the store.
-//
-// It starts no goroutine before it has something to do, and needs no Close. A
-// program that is about to end calls Shutdown, so that no refreshed session is
-// lost on its way to the store.
+// Store is required; everything else is useful at zero. Fields must not be
+// changed after first use. A Transport is safe for concurrent use and must
+// not be copied. Make one and share it. It needs no Close, but call Shutdown
+// before the program ends, so that every refreshed session is stored.
 type Transport struct {
 	// Store is where the sessions live. Required.
 	Store TokenStore
 
-	// ProjectID is sent as X-WalletKit-Project-ID. If empty, the session's
-	// project is sent; then a login, before which there is no session, needs
-	// the header from its caller.
+	// ProjectID is sent as X-WalletKit-Project-ID. If empty, the project of the session is sent,
+	// and the caller of a login has to set the header.
 	ProjectID string
 
-	// BaseURL is the API: Testnet, Mainnet, or the address of a stand-in, with
-	// a path if the API is mounted below one, and without user, query and
-	// fragment. Only requests to its scheme, host and port and under its path
-	// get a token. If empty, Testnet.
+	// BaseURL is the API: Testnet, Mainnet, or another address, with a path if the API is below
+	// one. Only requests to its scheme, host and port and below its path get a token. If empty,
+	// Testnet.
 	BaseURL string
 
-	// Base sends the requests, and the refreshes too. If nil,
-	// http.DefaultTransport.
+	// Base sends requests and refreshes. If nil, http.DefaultTransport.
 	Base http.RoundTripper
 
-	// Key says whose session a request uses. If nil, what WithKey put into
-	// the request's context, "" if nothing. It is called concurrently, with
-	// the caller's request, which it must not change.
+	// Key returns the key of the session that a request uses. If nil, the key that WithKey put
+	// into its context. It is called concurrently and must not change the request. Keys are
+	// shown in events and logs.
 	Key func(*http.Request) string
 
-	// Refresher exchanges a session for a new one. If nil, POST
-	// BaseURL/users/refresh-token through Base.
+	// Refresher exchanges a session for a new one. If nil, POST BaseURL/users/refresh-token by
+	// Base.
 	Refresher Refresher
 
-	// TokenSource is sent as X-WalletKit-Token-Source beside a token. The API
-	// documents walletkit, firebase and supabase. If empty, "walletkit".
+	// TokenSource is sent as X-WalletKit-Token-Source beside a token. The API documents
+	// walletkit, firebase and supabase. If empty, "walletkit".
 	TokenSource string
 
-	// RefreshBefore is how long before its expiry an access token is
-	// refreshed. Requests do not wait for it. If zero, a fifth of the token's
-	// lifetime, at most a minute. If negative, no refresh runs ahead. More
-	// than half of the lifetime counts as half.
-	//
-	// It does not affect the last moments before expiry, 10 seconds but at
-	// most a tenth of the lifetime, in which requests do wait.
+	// RefreshBefore is how long before its expiry an access token is refreshed in the
+	// background. If zero, a fifth of its lifetime, at most a minute; negative: never. More than
+	// half of the lifetime counts as half. Requests wait for the refresh only in the last tenth
+	// of the lifetime, at most 10 seconds, which this does not change.
 	RefreshBefore time.Duration
 
-	// RefreshTimeout is how long each attempt of a refresh may take, and how
-	// long after the first the last may begin. It also bounds the wait for the
-	// store's lock before an attempt, and the saving after it. If zero, 30
-	// seconds. Negative is an error.
+	// RefreshTimeout bounds each attempt of a refresh, the wait for the lock before it and the
+	// saving after it; no attempt begins later than this after the first. If zero, 30 seconds.
+	// Negative is an error.
 	RefreshTimeout time.Duration
 
-	// MaxReplayBytes is how much of a request body is kept so that it can be
-	// sent again after a 401, where the request has no GetBody. If zero,
-	// 64 KiB for each request under way. If negative, nothing is kept. A
-	// longer body is not sent again: its 401 is returned, and the session is
-	// refreshed for the next request.
+	// MaxReplayBytes is how much of a body without GetBody is kept, so that the request can be
+	// sent again after a 401. If zero, 64 KiB for each request in progress; negative: nothing. A
+	// longer body gets its 401, and the session is refreshed for the next request.
 	MaxReplayBytes int64
 
-	// AllowHTTP permits a BaseURL with plain http to a host that is not
-	// loopback: localhost, a name below it, 127.0.0.0/8 or ::1. Tokens then
-	// travel in clear.
+	// AllowHTTP permits plain http to a host other than localhost, names below it, 127.0.0.0/8
+	// and ::1.
 	AllowHTTP bool
 
-	// CaptureLogin saves the sessions that login responses carry: a 2xx answer
-	// of /users/login-anonymously, /users/verify-login or /users/refresh-token
-	// is stored under the request's key before the caller sees it, and a 2xx of
-	// /users/logout deletes the session it was for. Answers of 1 MiB or more,
-	// or without a complete session, are not captured. What the store does not take
-	// is kept in memory and tried again, see SaveFailed and Status.Unsaved.
+	// CaptureLogin stores the session of a 2xx response of /users/login-anonymously,
+	// /users/verify-login or /users/refresh-token under the request's key before the caller sees
+	// it, and deletes it after a 2xx of /users/logout. Responses over 1 MiB or without a
+	// complete session are not captured. What the store does not take is kept in memory and
+	// tried again; see Status.Unsaved.
 	//
-	// It is off by default because it trusts the key: a server that logs in
-	// many users without telling them apart by keys would hand each one the
-	// session of the last.
+	// It is off by default because it trusts the key: a server without keys would give all users
+	// the session of whoever logged in last.
 	CaptureLogin bool
 
-	// Clock tells the time. If nil, clock.New() of github.com/benbjohnson/clock:
-	// the system's. With a clock that a test sets, pauses end when the test moves
-	// it: before the next attempt of a refresh, and for up to 750 ms before a
-	// session is called over.
+	// Clock tells the time. If nil, the system does. A test that sets it must move it while
+	// something waits: the next attempt of a refresh, or the 750 ms before a session is called
+	// over.
 	Clock Clock
 
-	// OnEvent, if non-nil, is called for each session event; LogEvents makes
-	// one. It is called synchronously, so it should return soon: those who wait
-	// for a refresh get the result after its last event. The store's lock is not
-	// held, so Save and Delete may be called from it, but methods of the
-	// Transport may wait for the very refresh that the event is part of. The
-	// context carries the values of the request that caused the event, and may
-	// have ended. It is called concurrently, except for the events of one
-	// refresh, which come in order. A panic in it is an error of those who wait
-	// for the refresh.
+	// OnEvent, if non-nil, is called for each event of a session; LogEvents makes one. It should
+	// return soon, because those who wait for a refresh get the result after its last event. It
+	// is called concurrently, but in order for the events of one refresh, with the values of the
+	// context of the request that caused them. It may call Save and Delete, but no method of the
+	// Transport, which may wait for the same refresh. A panic in it is an error of those who
+	// wait.
 	OnEvent func(context.Context, Event)
 
 	once     sync.Once // sets what follows
@@ -135,20 +114,16 @@ type Transport struct {
 
 var _ http.RoundTripper = (*Transport)(nil)
 
-// RoundTrip sends req with the token of its session and returns the answer,
-// whose Request is req itself and so holds no token. See [http.RoundTripper]
-// for the rest of the contract.
+// RoundTrip implements [http.RoundTripper]. The Request of the response is
+// req itself and so holds no token.
 //
-// The errors, apart from those of Base: a field of t is wrong or missing; the
-// request is for the other of Testnet and Mainnet; [ErrNoSession];
-// [ErrSessionExpired]; a [RefreshError] or [StoreError] where the token has
-// expired and could not be refreshed; a [StoreError] where the store cannot be
-// read and no valid session is remembered; another user logged in while the
-// request waited; the session's token or project cannot be sent in a header; the
-// error of the request's context if it ended while waiting; t was shut down. A
-// 401 that no refresh mends is not an error but the response, unless the session
-// is over. An [http.Client] wraps them in a [net/url.Error]: use [errors.Is] and
-// [errors.As].
+// The errors, apart from those of Base: a field of t is wrong; req is for
+// the other of Testnet and Mainnet; [ErrNoSession]; [ErrSessionExpired]; a
+// [RefreshError] or [StoreError] if there is no valid token; another user
+// logged in while req waited; the token or project cannot be sent in a
+// header; the error of req's context; t was shut down. A 401 remains a
+// response unless the session is over. An [http.Client] wraps errors: use
+// [errors.Is] and [errors.As].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := t.ready(); err != nil {
 		return nil, closeBody(req, err)
@@ -164,9 +139,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.captureSession(kind, req, resp, s)
 }
 
-// CloseIdleConnections closes the idle connections of Base, or of
-// [http.DefaultTransport] if Base is nil. It does nothing if Base has no such
-// method. [http.Client.CloseIdleConnections] calls it.
+// CloseIdleConnections closes the idle connections of Base, if it has such a
+// method.
 func (t *Transport) CloseIdleConnections() {
 	if base, ok := t.base().(interface{ CloseIdleConnections() }); ok {
 		base.CloseIdleConnections()
@@ -175,15 +149,11 @@ func (t *Transport) CloseIdleConnections() {
 
 // Session returns a session that is fit to use now, refreshed if it was due,
 // for what no RoundTripper reaches: the handshake of a WebSocket, or a page
-// that gets a token. The key comes from Key, called with a GET request for
-// BaseURL that carries ctx. The result is the caller's own copy. Its access token
-// has not expired by the server's clock, but may be about to, and the API may
+// in a browser. The key comes from Key, called with a GET request for
+// BaseURL that carries ctx. The result is the caller's own copy. The API may
 // have revoked it; see [Transport.Renew].
 //
-// The errors are those of [Transport.RoundTrip] that concern the session: a
-// field of t is wrong, [ErrNoSession], [ErrSessionExpired], a [RefreshError], a
-// [StoreError], another user logged in meanwhile, the error of ctx if it ended
-// while waiting, t was shut down.
+// The errors are those of [Transport.RoundTrip] that concern the session.
 func (t *Transport) Session(ctx context.Context) (*Session, error) {
 	key, err := t.keyOf(ctx)
 	if err != nil {
@@ -192,15 +162,15 @@ func (t *Transport) Session(ctx context.Context) (*Session, error) {
 	return ownCopy(t.sessions.valid(ctx, key, t.sessions.server.LocalNow()))
 }
 
-// Renew returns a session newer than rejected, whose access token was refused
-// outside of HTTP, by a WebSocket for example. If another token is current by
-// now, that session is returned and nothing is refreshed; otherwise one refresh
-// serves all who ask. The key comes from Key, called with a GET request for
-// BaseURL that carries ctx. The result is the caller's own copy.
+// Renew returns a session newer than rejected, whose access token was
+// refused outside of HTTP, by a WebSocket for example. If another token is
+// current by now, nothing is refreshed; otherwise one refresh serves all who
+// ask. The key is found as by [Transport.Session]. The result is the
+// caller's own copy.
 //
-// The errors are those of [Transport.Session]; that rejected is nil; and that
-// nothing was refreshed because new tokens were refused as well: 401s and Renew
-// together cause at most 3 refreshes of a key in 5 minutes that do not help.
+// The errors are those of Session; that rejected is nil; and that new tokens
+// were refused as well: 401s and Renew cause at most 3 refreshes in 5
+// minutes that do not help.
 func (t *Transport) Renew(ctx context.Context, rejected *Session) (*Session, error) {
 	if rejected == nil {
 		return nil, errors.New("walletauth: Renew needs the session that was refused, as Transport.Session returned it: it is nil")
@@ -224,14 +194,11 @@ func ownCopy(c *credentials, err error) (*Session, error) {
 	return &s, nil
 }
 
-// KeepAlive keeps the session of ctx fresh without any traffic, so that the
-// first request after a quiet hour needs no wait. The key comes from Key, called
-// with a GET request for BaseURL that carries ctx. It blocks; run it in a
-// goroutine. It keeps running through temporary failures.
-//
-// It returns the error of ctx when that ends; one that wraps [ErrNoSession] or
-// [ErrSessionExpired] when the session is gone or over, at once if nobody is
-// logged in; that a field of t is wrong; or that t was shut down.
+// KeepAlive keeps a session fresh without traffic. The key is found as by
+// [Transport.Session]. It blocks, so run it in a goroutine, and it keeps
+// running through temporary failures. It returns ctx's error, one that wraps
+// [ErrNoSession] or [ErrSessionExpired], that a field of t is wrong, or that
+// t was shut down.
 func (t *Transport) KeepAlive(ctx context.Context) error {
 	key, err := t.keyOf(ctx)
 	if err != nil {
@@ -240,15 +207,14 @@ func (t *Transport) KeepAlive(ctx context.Context) error {
 	return t.sessions.keepAlive(ctx, key)
 }
 
-// Shutdown starts no further refresh, waits until those in progress are finished
-// and stored, and stores what could not be stored so far, trying again for up
-// to RefreshTimeout or until ctx ends. A refresh that waits to be tried again is
-// given up. Call it before a program ends. All calls made later, requests
-// included, fail; requests in flight go on, and get their 401 if they meet one.
+// Shutdown waits until refreshes in progress are stored, and stores what
+// could not be stored so far, trying for up to RefreshTimeout or until ctx
+// ends. It starts nothing new: all later calls fail, and requests in flight
+// get their 401 if they meet one. Call it before a program ends. It may be
+// called again.
 //
-// The errors: a field of t is wrong; ctx ended first; or sessions could not be
-// stored, with their number and the store's error. It may be called again then,
-// to try again.
+// The errors: a field of t is wrong; ctx ended first; or sessions could not
+// be stored, with their number and the store's error.
 func (t *Transport) Shutdown(ctx context.Context) error {
 	if t.once.Do(t.configure); t.err != nil {
 		return t.err

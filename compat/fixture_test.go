@@ -85,8 +85,8 @@ func (api *standIn) outlive(t *testing.T, call func(context.Context) error, user
 			api.RevokeAccess(u)
 		}
 	}
-	for n, befall := range []func(){func() {}, expire, expire, expire, revoke} {
-		befall()
+	for n, happen := range []func(){func() {}, expire, expire, expire, revoke} {
+		happen()
 		if err := call(t.Context()); err != nil {
 			t.Errorf("call %d: %v", n, err)
 		}

@@ -100,12 +100,11 @@ func TestSeveralClientsOverOneTransport(t *testing.T) {
 	})
 }
 
-// Transports that were made apart, as by libraries that do not know of each
-// other, or in several processes, need the same store: one of them refreshes,
-// the others adopt what it has stored.
+// Transports of libraries that do not know of each other, or of several processes,
+// need the same store: one of them refreshes, the others use what it has stored.
 //
-// Care: the same session copied into two stores is two clients that spend the
-// same refresh token. The second one to do so may end the session.
+// Care: the same session copied into two stores is two clients that send the same
+// refresh token. The second one to do so may end the session.
 func TestSeveralTransportsOverOneStore(t *testing.T) {
 	api := newStandIn(t)
 	clients := make([]*http.Client, 10)

@@ -16,9 +16,9 @@ func newTracer() (*tracetest.SpanRecorder, otelhttp.Option) {
 	return spans, otelhttp.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
 }
 
-// Outside of the Transport, otelhttp sees what the program does: a span for
-// each call, and in it the time that was spent on refreshing. A 401 that was
-// mended does not show.
+// Outside of the Transport, otelhttp sees what the program does: a span for each
+// call, with the time of a refresh in it. A 401 after which the request was sent
+// again does not show.
 func TestOtelhttpOutsideSeesCalls(t *testing.T) {
 	api := newStandIn(t)
 	spans, tracer := newTracer()

@@ -12,9 +12,8 @@ import (
 // Resty takes the http.Client.
 //
 // Care: leave SetAuthToken, SetBasicAuth and the Authorization header alone.
-// What they set wins, and such a request is never refreshed. And a retry
-// condition on 401 finds nothing to do: a 401 that gets as far as Resty is one
-// that a new token did not mend.
+// What they set wins, and such a request is never refreshed. A retry condition on
+// 401 is useless: Resty sees only a 401 that a new token did not help with.
 func TestResty(t *testing.T) {
 	api := newStandIn(t)
 	client := resty.NewWithClient(&http.Client{Transport: api.transport()}).SetBaseURL(api.URL)

@@ -21,9 +21,9 @@ import (
 // retry refreshes too, which the Transport does itself, within RefreshTimeout
 // and as long as the server asks: the two would multiply.
 //
-// Care: the default policy takes any error for one that may pass, and waits
-// for seconds between attempts that cannot succeed. A user who has to log in
-// should hear of it at once.
+// Care: the default policy takes any error for a temporary one, and waits for seconds
+// between attempts that cannot succeed. A user who has to log in should hear of it
+// at once.
 func retrying(transport *walletauth.Transport) *retryablehttp.Client {
 	client := retryablehttp.NewClient()
 	client.HTTPClient = &http.Client{Transport: transport}

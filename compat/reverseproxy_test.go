@@ -14,12 +14,12 @@ import (
 	"github.com/walletauth/walletauth/walletauthtest"
 )
 
-// newProxy lets browsers call the API through a server that holds their
-// sessions. authenticate says who a request is from, "" if that is not known.
+// newProxy lets browsers call the API through a server that holds their sessions.
+// authenticate says who a request is from, "" if that is not known.
 //
-// Care: what the caller sets wins, and here the browser is the caller. Its
-// Authorization and its cookies are for this server, and a project of its own
-// choice it may not have, so none of them goes on.
+// Care: headers that the caller sets win, and here the browser is the caller. Its
+// Authorization and its cookies are for this server, and it must not choose the
+// project, so they are removed.
 func newProxy(transport *walletauth.Transport, api *url.URL, authenticate func(*http.Request) string) http.Handler {
 	proxy := &httputil.ReverseProxy{
 		Transport: transport,
@@ -28,6 +28,12 @@ func newProxy(transport *walletauth.Transport, api *url.URL, authenticate func(*
 			for _, name := range []string{"Authorization", "Cookie", "X-WalletKit-Project-ID", "X-WalletKit-Token-Source"} {
 				r.Out.Header.Del(name)
 			}
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			if resp.StatusCode == http.StatusUnauthorized { // not that the user is logged out: that is an error
+				return errors.New("the API answers 401")
+			}
+			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if errors.Is(err, walletauth.ErrNoSession) || errors.Is(err, walletauth.ErrSessionExpired) {
@@ -80,6 +86,11 @@ func TestReverseProxyActsForManyUsers(t *testing.T) {
 		return atOnce(users, func(u string) error { return as(ctx, u) })
 	}, users...)
 
+	api.Fail(walletauthtest.CreateWallet, 1, walletauthtest.Fault{Status: http.StatusUnauthorized, After: true})
+	api.FailRefresh(1, walletauthtest.Fault{Status: http.StatusNotFound})
+	if err := as(t.Context(), "ada"); err == nil || err.Error() != "502 Bad Gateway: try later\n" {
+		t.Errorf("a 401 that is not the end of the session: %v, want a 502", err)
+	}
 	if err := as(t.Context(), "eve"); err == nil || err.Error() != "401 Unauthorized: log in\n" {
 		t.Errorf("a user without a session: %v, want a 401", err)
 	}

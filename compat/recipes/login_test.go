@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/walletauthtest"
@@ -103,76 +106,153 @@ func TestLoginAndLogoutThroughTheSameClient(t *testing.T) {
 	}
 }
 
-// forget logs a user out here whatever the server says: the session is deleted
-// first, and told to end afterwards.
-func forget(ctx context.Context, client *http.Client, transport *walletauth.Transport, key string) error {
-	session, err := transport.Session(walletauth.WithKey(ctx, key))
-	if errors.Is(err, walletauth.ErrNoSession) {
-		return nil
+// logOut is for a program that logs out by itself. The user is logged out when it
+// returns, whatever the error: that says what WalletKit or the store has not taken.
+func logOut(ctx context.Context, transport *walletauth.Transport, key string) (note string) {
+	err := transport.Logout(walletauth.WithKey(ctx, key))
+	var store *walletauth.StoreError
+	switch {
+	case err == nil:
+		return "You are logged out."
+	case errors.As(err, &store): // tried again in the background, and by Shutdown
+		return "You are logged out. The saved login is deleted as soon as the store can be reached."
+	default:
+		return "You are logged out here. WalletKit could not be told, and ends the session later."
 	}
-	if err := walletauth.Delete(ctx, transport.Store, key); err != nil {
-		return err
-	}
-	if err != nil {
-		return nil // there is no token left to log out with
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, walletauth.Testnet+"/users/logout", nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+session.AccessToken) // a header of the caller's own is kept
-	req.Header.Set("X-WalletKit-Project-ID", session.ProjectID)
-	req.Header.Set("X-WalletKit-Token-Source", "walletkit")
-	resp, err := client.Do(req)
-	if err == nil {
-		err = resp.Body.Close()
-	}
-	return err
 }
 
-func TestForget(t *testing.T) {
-	transport := loggedIn(t, "", "forgetful")
-	client := &http.Client{Transport: transport}
-	for range 2 {
-		if err := forget(t.Context(), client, transport, ""); err != nil {
-			t.Error(err)
+// fullStore is a store that takes nothing once it is full.
+type fullStore struct {
+	walletauth.MemoryStore
+	full atomic.Bool
+}
+
+func (s *fullStore) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	return s.MemoryStore.Update(ctx, key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		next, err := fn(ctx, current)
+		if err == nil && next != current && s.full.Load() {
+			err = errors.New("no space left on device")
+		}
+		return next, err
+	})
+}
+
+func TestLogOut(t *testing.T) {
+	const here = "You are logged out here. WalletKit could not be told, and ends the session later."
+	for want, fault := range map[string]func(*fullStore){
+		"You are logged out.": func(*fullStore) {},
+		here: func(*fullStore) {
+			walletKit.Fail(walletauthtest.Logout, 1, walletauthtest.Fault{Drop: true})
+		},
+		"You are logged out. The saved login is deleted as soon as the store can be reached.": func(s *fullStore) { s.full.Store(true) },
+	} {
+		store := &fullStore{}
+		transport := &walletauth.Transport{Store: store, ProjectID: "my-project"}
+		client := &http.Client{Transport: transport}
+		ctx := walletauth.WithKey(t.Context(), "leaving")
+		if err := walletauth.Save(ctx, store, "leaving", walletKit.Login("leaving")); err != nil {
+			t.Fatal(err)
+		}
+		if err := listWallets(ctx, client); err != nil {
+			t.Fatal(err)
+		}
+		fault(store)
+		if got := logOut(ctx, transport, "leaving"); got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+		if err := listWallets(ctx, client); !errors.Is(err, walletauth.ErrNoSession) {
+			t.Errorf("%q: after the logout: %v", want, err)
+		}
+		store.full.Store(false)
+		if err := transport.Shutdown(ctx); err != nil {
+			t.Errorf("%q: %v", want, err)
+		}
+		if _, err := store.Load(ctx, "leaving"); !errors.Is(err, walletauth.ErrNoSession) {
+			t.Errorf("%q: after Shutdown the store has %v", want, err)
 		}
 	}
-	if n := len(walletKit.Sessions("forgetful")); n != 0 {
-		t.Errorf("%d sessions left", n)
+}
+
+func TestLogOutOfASessionThatIsOver(t *testing.T) {
+	transport := loggedIn(t, "old", "old")
+	walletKit.RevokeSessions("old")
+	ctx := walletauth.WithKey(t.Context(), "old")
+	if err := listWallets(ctx, &http.Client{Transport: transport}); !errors.Is(err, walletauth.ErrSessionExpired) {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got := logOut(ctx, transport, "old"); got != "You are logged out." {
+			t.Errorf("told %q", got)
+		}
 	}
 }
 
-// explain says what a user can do about an error of a call.
-func explain(err error) (status int, message string) {
-	var refused *walletauth.RefreshError
+// describe says what is known of the session under key, without asking WalletKit.
+func describe(ctx context.Context, transport *walletauth.Transport, key string) string {
+	status, err := transport.Status(walletauth.WithKey(ctx, key))
 	switch {
-	case errors.Is(err, walletauth.ErrNoSession):
-		return http.StatusUnauthorized, "Log in to see your wallets."
-	case errors.Is(err, walletauth.ErrSessionExpired):
-		return http.StatusUnauthorized, "Your login has ended. Log in again."
-	case errors.As(err, &refused), errors.Is(err, context.DeadlineExceeded):
-		return http.StatusServiceUnavailable, "WalletKit cannot be reached. Try again in a minute."
+	case err != nil:
+		return "not known: the store is down"
+	case status.Session == nil:
+		return "not logged in"
+	case status.Over != nil:
+		return "login has ended"
+	case status.Unsaved:
+		return "logged in, not stored yet"
+	case !status.RetryAt.IsZero():
+		return "logged in, the refresh fails: tried again at " + status.RetryAt.Format(time.TimeOnly)
 	default:
-		return http.StatusBadGateway, "That did not work."
+		return "logged in until " + status.Session.RefreshTokenExpiresAt.Format(time.DateOnly)
 	}
 }
 
-func TestExplain(t *testing.T) {
-	transport := loggedIn(t, "over", "explained")
+// accounts prints a line for each of a program's keys. A store cannot list them: it
+// holds no key, only hashes.
+func accounts(ctx context.Context, w io.Writer, transport *walletauth.Transport, keys []string) {
+	for _, key := range keys {
+		fmt.Fprintf(w, "%-8s %s\n", key, describe(ctx, transport, key))
+	}
+}
+
+func TestAccounts(t *testing.T) {
+	transport := loggedIn(t, "work", "hal")
+	store := transport.Store
+	transport.Store = &walletauth.FuncStore{
+		LoadFunc: func(ctx context.Context, key string) (*walletauth.Session, error) {
+			if key == "broken" {
+				return nil, errors.New("connection refused")
+			}
+			return store.Load(ctx, key)
+		},
+		SaveFunc: func(ctx context.Context, key string, s *walletauth.Session) error {
+			return walletauth.Save(ctx, store, key, s)
+		},
+	}
+	for _, key := range []string{"ended", "failing"} {
+		if err := walletauth.Save(t.Context(), store, key, walletKit.Login(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	client := &http.Client{Transport: transport}
-	ctx := walletauth.WithKey(t.Context(), "nobody")
-	if status, message := explain(listWallets(ctx, client)); status != 401 || !strings.Contains(message, "Log in to") {
-		t.Error(status, message)
+	walletKit.RevokeSessions("ended")
+	if err := listWallets(walletauth.WithKey(t.Context(), "ended"), client); err == nil {
+		t.Error("no error of a session that is over")
 	}
-	if status, message := explain(&walletauth.RefreshError{StatusCode: 503}); status != 503 {
-		t.Error(status, message)
+	walletKit.RevokeAccess("failing")
+	walletKit.FailRefresh(1, walletauthtest.Fault{Status: 503, Header: http.Header{"Retry-After": {"600"}}})
+	if err := listWallets(walletauth.WithKey(t.Context(), "failing"), client); err == nil {
+		t.Error("no 401 while the refresh fails")
 	}
-	if status, message := explain(fmt.Errorf("call: %w", walletauth.ErrSessionExpired)); status != 401 || !strings.Contains(message, "again") {
-		t.Error(status, message)
-	}
-	if status, message := explain(io.ErrUnexpectedEOF); status != 502 {
-		t.Error(status, message)
+	var out strings.Builder
+	accounts(t.Context(), &out, transport, []string{"work", "home", "ended", "failing", "broken"})
+	want := regexp.MustCompile(`^work     logged in until \d{4}-\d\d-\d\d
+home     not logged in
+ended    login has ended
+failing  logged in, the refresh fails: tried again at \d\d:\d\d:\d\d
+broken   not known: the store is down
+$`)
+	if !want.MatchString(out.String()) {
+		t.Errorf("accounts:\n%s", &out)
 	}
 }
 
@@ -205,8 +285,8 @@ func TestSessionOverAndBack(t *testing.T) {
 
 	walletKit.RevokeSessions("dee")
 	for range 3 {
-		if err := listWallets(ctx, client); err == nil || !strings.Contains(err.Error(), "401") {
-			t.Errorf("error %v", err)
+		if err := listWallets(ctx, client); !errors.Is(err, walletauth.ErrSessionExpired) {
+			t.Errorf("error %v, want the one sign that says log in", err)
 		}
 	}
 	if !slices.Equal(marked, []string{"dee"}) {

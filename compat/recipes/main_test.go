@@ -31,6 +31,10 @@ func (s standIn) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv("MOVE_FROM") != "" {
+		moveAsProcess()
+		return
+	}
 	http.DefaultTransport = standIn{walletKit.RoundTripper(), http.DefaultTransport}
 	status := m.Run()
 	for _, violation := range walletKit.Violations() {
@@ -40,30 +44,35 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// TestRecipesAreThisCode looks for every block of Go in docs/recipes.md, line by
-// line but for the indentation, in the files of this module.
+// TestRecipesAreThisCode looks for every block of code in docs/recipes.md, line by
+// line except for the indentation, in the files of this module.
 func TestRecipesAreThisCode(t *testing.T) {
 	page, err := os.ReadFile("../../docs/recipes.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := strings.Split(outdent(string(page)), "\n```go\n")[1:]
-	if len(blocks) < 15 {
-		t.Errorf("%d blocks of Go in the page", len(blocks))
-	}
-	code := compiledCode(t)
-	for _, block := range blocks {
-		block, _, _ = strings.Cut(block, "\n```\n")
-		if !strings.Contains(code, "\n"+block+"\n") {
-			t.Errorf("not compiled:\n%s", block)
+	for language, least := range map[string]int{"go": 25, "js": 1} {
+		blocks := strings.Split(outdent(string(page)), "\n```"+language+"\n")[1:]
+		if len(blocks) < least {
+			t.Errorf("%d blocks of %s in the page, want %d", len(blocks), language, least)
+		}
+		code := code(t, "."+language)
+		for _, block := range blocks {
+			block, _, _ = strings.Cut(block, "\n```\n")
+			if !strings.Contains(code, "\n"+block+"\n") {
+				t.Errorf("not in this module:\n%s", block)
+			}
 		}
 	}
 }
 
-func compiledCode(t *testing.T) string {
+func compiledCode(t *testing.T) string { return code(t, ".go") }
+
+// code is all files of this module that have an extension.
+func code(t *testing.T, extension string) string {
 	var all strings.Builder
 	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || filepath.Ext(path) != ".go" {
+		if err != nil || filepath.Ext(path) != extension {
 			return err
 		}
 		text, err := os.ReadFile(path)

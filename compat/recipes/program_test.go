@@ -1,12 +1,14 @@
 package recipes
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
-	"time"
 
 	oskeyring "github.com/zalando/go-keyring"
 
@@ -15,54 +17,80 @@ import (
 	"github.com/walletauth/walletauth/keyring"
 )
 
-// runTool is the body of a command.
-func runTool(ctx context.Context, command func(context.Context, *http.Client) error) error {
-	transport := &walletauth.Transport{
-		Store:        &filestore.Store{App: "my-tool"}, // in the user's configuration folder
-		ProjectID:    "my-project",
-		BaseURL:      walletauth.Testnet,
-		CaptureLogin: true, // what "my-tool login" is answered goes to the store
+// newDesktopStore seals the sessions in their files with a key in the user's
+// keyring. The text is for the user.
+func newDesktopStore() (store walletauth.TokenStore, text string) {
+	codec, err := keyring.Codec("my-app")
+	switch {
+	case errors.Is(err, keyring.ErrLocked):
+		return nil, "Your keyring is locked. Unlock it and try again."
+	case errors.Is(err, keyring.ErrUnavailable):
+		return nil, "This computer has no keyring, which is needed to save your login."
+	case err != nil:
+		return nil, "Your keyring does not work: " + err.Error()
 	}
-	err := command(ctx, &http.Client{Transport: transport, Timeout: time.Minute})
-	if errors.Is(err, walletauth.ErrNoSession) || errors.Is(err, walletauth.ErrSessionExpired) {
-		err = errors.New("not logged in: run my-tool login")
-	}
-	return errors.Join(err, shutdown(ctx, transport))
+	return &filestore.Store{App: "my-app/sessions", Codec: codec}, ""
 }
 
-// shutdown stores what could not be stored so far, after a Ctrl-C too.
-func shutdown(ctx context.Context, transport *walletauth.Transport) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	return transport.Shutdown(ctx)
+// movingCodec is for a program that has sessions in clear and begins to seal them:
+// it reads both, and what it writes is sealed.
+type movingCodec struct{ walletauth.Codec }
+
+func (c movingCodec) Decode(key string, data []byte) (*walletauth.Session, error) {
+	if bytes.HasPrefix(data, []byte("{")) {
+		return walletauth.JSONCodec{}.Decode(key, data)
+	}
+	return c.Codec.Decode(key, data)
 }
 
-func TestCommandLineTool(t *testing.T) {
-	home := t.TempDir()
-	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "AppData"} {
-		t.Setenv(name, home)
+// reseal stores the session of key again, which seals it. It does nothing if there
+// is none.
+func reseal(ctx context.Context, store walletauth.TokenStore, key string) error {
+	return store.Update(ctx, key, func(_ context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		if current == nil {
+			return nil, nil
+		}
+		again := *current // the same pointer would leave the store as it is
+		return &again, nil
+	})
+}
+
+func TestMovingFromClearFilesToSealedOnes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "sessions")
+	sealed, err := walletauth.NewSealedCodec(bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := runTool(t.Context(), listWallets); fmt.Sprint(err) != "not logged in: run my-tool login" {
-		t.Errorf("before the login: %v", err)
+	login := walletKit.Login("mover")
+	if err := walletauth.Save(t.Context(), &filestore.Store{Dir: dir}, "", login); err != nil {
+		t.Fatal(err)
 	}
-	for _, command := range []func(context.Context, *http.Client) error{loginAnonymously, listWallets, logout} {
-		if err := runTool(t.Context(), command); err != nil {
-			t.Error(err)
+	if _, err := (&filestore.Store{Dir: dir, Codec: sealed}).Load(t.Context(), ""); !errors.Is(err, walletauth.ErrUnreadable) {
+		t.Errorf("the sealed codec alone: %v", err)
+	}
+	moving := &filestore.Store{Dir: dir, Codec: movingCodec{sealed}}
+	for _, key := range []string{"", "nobody"} {
+		if err := reseal(t.Context(), moving, key); err != nil {
+			t.Errorf("key %q: %v", key, err)
 		}
 	}
-	if err := runTool(t.Context(), listWallets); err == nil {
-		t.Error("no error after the logout")
-	}
-}
-
-// newDesktopStore seals the sessions in its files by a key in the user's
-// keyring.
-func newDesktopStore(dir string) (walletauth.TokenStore, error) {
-	codec, err := keyring.Codec("my-app")
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte(login.RefreshToken)) {
+			t.Error("a file still holds the token in clear")
+		}
+		return err
+	})
 	if err != nil {
-		return nil, err // there is no keyring, or it is locked: the error says what to do
+		t.Fatal(err)
 	}
-	return &filestore.Store{Dir: dir, Codec: codec}, nil
+	transport := &walletauth.Transport{Store: &filestore.Store{Dir: dir, Codec: sealed}}
+	if err := listWallets(t.Context(), &http.Client{Transport: transport}); err != nil {
+		t.Error(err)
+	}
 }
 
 // keepFresh runs beside a program that waits for its user, and returns when
@@ -76,11 +104,13 @@ func keepFresh(ctx context.Context, transport *walletauth.Transport, askUser fun
 
 func TestDesktopProgram(t *testing.T) {
 	oskeyring.MockInit()
-	t.Setenv("HOME", t.TempDir())
-	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	store, err := newDesktopStore(t.TempDir() + "/sessions")
-	if err != nil {
-		t.Fatal(err)
+	home := t.TempDir()
+	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "AppData", "LocalAppData"} {
+		t.Setenv(name, home)
+	}
+	store, text := newDesktopStore()
+	if text != "" {
+		t.Fatal(text)
 	}
 	transport := &walletauth.Transport{Store: store}
 	asked := false

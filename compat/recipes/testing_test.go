@@ -11,7 +11,7 @@ import (
 )
 
 func TestWalletsAreListedAfterARevocation(t *testing.T) {
-	srv := walletauthtest.NewServer(walletauthtest.Config{TB: t}) // what no correct client does fails t
+	srv := walletauthtest.NewServer(walletauthtest.Config{TB: t}) // a stand-in; t fails if a request is wrong
 	store := &walletauth.MemoryStore{}
 	if err := walletauth.Save(t.Context(), store, "", srv.Login("ada")); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@
 //	go run ./examples/quickstart -session login.json -base-url https://testnet.walletkit.com
 //
 // where login.json is the answer to a login. The file is rewritten whenever the
-// session is refreshed, since the old refresh token may be spent by then.
+// session is refreshed, since the old refresh token may no longer work.
 package main
 
 import (
