@@ -7,40 +7,36 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/walletauth/walletauth/internal/api"
+	"github.com/walletauth/walletauth/internal/body"
 )
 
-// captureLogin saves the session that resp carries before the caller sees it.
-func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.Response, error) {
-	if resp.StatusCode/100 != 2 {
+// captureSession saves what a login's answer carries before the caller sees it,
+// and deletes the session s that a logout has ended.
+func (t *Transport) captureSession(kind api.Kind, req *http.Request, resp *http.Response, s *Session) (*http.Response, error) {
+	switch {
+	case resp.StatusCode/100 != 2:
 		return resp, nil
+	case kind == api.Login:
+		return t.captureLogin(req, resp)
+	case kind == api.Logout:
+		// Another session that is stored by now stays. A refresh behind the logout
+		// may have changed the token and even the id, but not whose login it was and
+		// when.
+		return t.capture(req, resp, &pendingWrite{login: s}, nil)
 	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
-	resp.Body = &prefixedBody{prefix: data, err: err, ReadCloser: resp.Body}
+	return resp, nil
+}
+
+func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.Response, error) {
+	data, err := body.Peek(resp, maxReply+1)
 	s := readLogin(resp.Header, data)
 	if s == nil || err != nil {
 		return resp, nil
 	}
 	c, _ := newCredentials(s, t.ProjectID) // nil if it cannot be sent, which the next request says
 	return t.capture(req, resp, &pendingWrite{session: s, states: []*Session{nil}, before: s.CreatedAt}, c)
-}
-
-// prefixedBody is a body of which prefix was read already, until err.
-type prefixedBody struct {
-	prefix []byte
-	err    error
-	io.ReadCloser
-}
-
-func (b *prefixedBody) Read(p []byte) (int, error) {
-	if len(b.prefix) > 0 {
-		n := copy(p, b.prefix)
-		b.prefix = b.prefix[n:]
-		return n, nil
-	}
-	if b.err != nil {
-		return 0, b.err
-	}
-	return b.ReadCloser.Read(p)
 }
 
 // readLogin returns the session in the body of a login's answer, nil if there
@@ -70,16 +66,6 @@ func unzip(packed []byte) []byte {
 		return nil
 	}
 	return data
-}
-
-// captureLogout deletes the session that resp confirms the end of, unless
-// another one is stored by now. A refresh behind the logout may have changed
-// the token and even the id, but not whose login it was and when.
-func (t *Transport) captureLogout(req *http.Request, resp *http.Response, out *Session) (*http.Response, error) {
-	if resp.StatusCode/100 != 2 {
-		return resp, nil
-	}
-	return t.capture(req, resp, &pendingWrite{login: out}, nil)
 }
 
 // capture stores w and then returns resp. A caller that leaves meanwhile gets

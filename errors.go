@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
 	"strings"
 	"time"
 
@@ -111,50 +110,6 @@ var (
 		"so the fault is probably not the token's; a refresh is possible again within 5 minutes")
 )
 
-// panicError is a panic or Goexit in somebody else's code.
-type panicError struct{ text string }
-
-func (e *panicError) Error() string { return "walletauth: " + e.text }
-
-// guard runs fn, which is somebody else's code, and turns a panic or a
-// runtime.Goexit in it into an error. It takes a goroutine, because a Goexit can
-// be survived in no other way.
-func guard(name string, fn func() error) (err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer recoverPanic(name, &err)
-		err = &panicError{name + " ended its goroutine (runtime.Goexit)"}
-		err = fn()
-	}()
-	<-done
-	return err
-}
-
-// recoverPanic is to be deferred around somebody else's code: it turns a panic
-// into an error that says where it came from.
-func recoverPanic(name string, err *error) {
-	if p := recover(); p != nil {
-		*err = &panicError{fmt.Sprintf("%s panicked: %v%s", name, p, panicSite())}
-	}
-}
-
-// panicSite is the line that panicked: a stack would be a screenful in every
-// log line, and without any place the error helps nobody.
-func panicSite() string {
-	pc := make([]uintptr, 32)
-	frames := runtime.CallersFrames(pc[:runtime.Callers(3, pc)])
-	for {
-		frame, more := frames.Next()
-		if !strings.HasPrefix(frame.Function, "runtime.") {
-			return fmt.Sprintf(" (in %s, line %d)", frame.Function, frame.Line)
-		}
-		if !more {
-			return ""
-		}
-	}
-}
-
 // redactError returns err without the tokens of the sessions. Every error that
 // somebody else's code made passes here before it leaves the package: a server
 // may echo a token back, and a store may print what it failed to write. The texts
@@ -186,6 +141,21 @@ func truncate(s string) string {
 	}
 	return strings.ToValidUTF8(s[:maxMessage-3], "") + "..."
 }
+
+// wrapError puts prefix before the text of err, which it wraps. It leaves out the
+// package's name of an error of this package, which prefix has already.
+func wrapError(prefix string, err error) error {
+	return &wrappedError{prefix + strings.TrimPrefix(err.Error(), "walletauth: "), err}
+}
+
+type wrappedError struct {
+	text string
+	err  error
+}
+
+func (e *wrappedError) Error() string { return e.text }
+
+func (e *wrappedError) Unwrap() error { return e.err }
 
 // storeError returns what a store's error is to its caller: [ErrNoSession] and
 // the errors of ctx as they are, everything else as a [StoreError].

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/guard"
 )
 
 // EventType says what an [Event] reports. It is also the text that [LogEvents]
@@ -147,7 +149,7 @@ func (fn emitter) emit(ctx context.Context, e Event) error {
 	if fn == nil {
 		return nil
 	}
-	return guard("Transport.OnEvent", func() error {
+	return guard.Call("Transport.OnEvent", func() error {
 		fn(ctx, e)
 		return nil
 	})

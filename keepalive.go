@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/policy"
 )
 
 // maxKeepAliveInterval bounds how long KeepAlive trusts what it knows: a session
@@ -34,14 +36,14 @@ func (m *sessions) keepAlive(ctx context.Context, key string) error {
 func (m *sessions) keepFresh(ctx context.Context, key string) (interval time.Duration, err error) {
 	c, err := m.load(ctx, key)
 	if err != nil {
-		return jitter(time.Second, key, m.refreshes.process, 0), err
+		return policy.Jitter(time.Second, key, m.refreshes.process, 0), err
 	}
 	if err, _ := m.states.lookup(key).expiredError(c.session); err != nil {
 		return 0, err
 	}
 	if m.dueIn(c) <= 0 {
 		if c, err = m.refresh(ctx, key, c.session, Expiring); err != nil {
-			return jitter(time.Second, key, m.refreshes.process, 0), err
+			return policy.Jitter(time.Second, key, m.refreshes.process, 0), err
 		}
 	}
 	return min(max(m.dueIn(c), 100*time.Millisecond), maxKeepAliveInterval), nil
@@ -51,5 +53,5 @@ func (m *sessions) keepFresh(ctx context.Context, key string) (interval time.Dur
 func (m *sessions) dueIn(c *credentials) time.Duration {
 	local := m.server.LocalNow()
 	w := m.windows(c.session, local)
-	return c.left(local, m.server) - max(w.due(spread(c.session, m.refreshes.process)), w.late())
+	return c.left(local, m.server) - max(w.Due(policy.Spread(c.session.ID, c.session.AccessToken, m.refreshes.process)), w.Late())
 }

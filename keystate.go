@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/walletauth/walletauth/internal/policy"
 )
 
 // keyState is all that a Transport remembers of one key.
@@ -23,9 +25,9 @@ type keyState struct {
 	// Guarded by keyStates.mu.
 	calls       map[string]*call // refreshes in progress, by stale access token
 	group       singleflight.Group
-	cooldown    cooldown
+	cooldown    policy.Cooldown
 	lockRetryAt time.Time // the store gave no exclusion: no background refresh before
-	rejections  rejections
+	rejections  policy.Rejections
 	lastError   error // of the last refresh or save
 	flushing    bool  // what is pending is being stored in the background
 }
@@ -36,6 +38,7 @@ type expiredState struct {
 	refreshToken [sha256.Size]byte
 	accessToken  [sha256.Size]byte
 	rejected     bool // the API refuses the access token too
+	confirmed    bool // and the store holds nothing newer, see recheckStore
 	err          error
 }
 
@@ -180,14 +183,27 @@ func (m *keyStates) credentialsOf(key string, s *Session, project string) (*cred
 	return newCredentials(s, project)
 }
 
+// setRefused notes that the server calls s over. Until that is confirmed
+// requests go on as before, but the refresh token is not sent again.
+func (m *keyStates) setRefused(key string, s *Session, err error) {
+	m.with(key, func(st *keyState) { st.expired.Store(newExpiredState(s, false, false, err)) })
+}
+
+// refusedError returns why the server calls s over, nil if it has not.
+func (m *keyStates) refusedError(key string, s *Session) error {
+	if e := m.lookup(key).expiredState(s); e != nil {
+		return e.err
+	}
+	return nil
+}
+
 // setExpired notes that s is over, and whether the API refuses its access token
 // too. It reports whether that was news.
 func (m *keyStates) setExpired(key string, s *Session, rejected bool, err error) (first bool) {
-	next := newExpiredState(s, rejected, err)
 	m.with(key, func(st *keyState) {
-		last := st.expired.Load()
-		if first = last == nil || last.refreshToken != next.refreshToken; first {
-			st.expired.Store(next)
+		if last := st.expiredState(s); last == nil || !last.confirmed {
+			first = true
+			st.expired.Store(newExpiredState(s, rejected, true, err))
 		}
 	})
 	return first
@@ -198,27 +214,35 @@ func (m *keyStates) setExpired(key string, s *Session, rejected bool, err error)
 func (m *keyStates) rejectExpired(key string, s *Session) (err error) {
 	m.peek(key, func(st *keyState) {
 		if err, _ = st.expiredError(s); err != nil {
-			st.expired.Store(newExpiredState(s, true, err))
+			st.expired.Store(newExpiredState(s, true, true, err))
 		}
 	})
 	return err
 }
 
-func newExpiredState(s *Session, rejected bool, err error) *expiredState {
+func newExpiredState(s *Session, rejected, confirmed bool, err error) *expiredState {
 	return &expiredState{
-		refreshToken: sha256.Sum256([]byte(s.RefreshToken)),
-		accessToken:  sha256.Sum256([]byte(s.AccessToken)), rejected: rejected, err: err,
+		refreshToken: sha256.Sum256([]byte(s.RefreshToken)), accessToken: sha256.Sum256([]byte(s.AccessToken)),
+		rejected: rejected, confirmed: confirmed, err: err,
 	}
+}
+
+// expiredState is what is known of the end of s, nil if nothing is.
+func (st *keyState) expiredState(s *Session) *expiredState {
+	if st == nil {
+		return nil
+	}
+	if e := st.expired.Load(); e != nil && e.refreshToken == sha256.Sum256([]byte(s.RefreshToken)) {
+		return e
+	}
+	return nil
 }
 
 // expiredError returns why the refresh token of s is over, nil if it is not.
 // rejected says that the API refuses the access token as well.
 func (st *keyState) expiredError(s *Session) (err error, rejected bool) {
-	if st == nil {
-		return nil, false
-	}
-	e := st.expired.Load()
-	if e == nil || e.refreshToken != sha256.Sum256([]byte(s.RefreshToken)) {
+	e := st.expiredState(s)
+	if e == nil || !e.confirmed {
 		return nil, false
 	}
 	return e.err, e.rejected && e.accessToken == sha256.Sum256([]byte(s.AccessToken))
@@ -261,5 +285,5 @@ func (m *keyStates) sweep(now time.Time) {
 // effect.
 func (st *keyState) idle(now time.Time) bool {
 	return len(st.calls) == 0 && st.pending.Load() == nil &&
-		now.After(st.cooldown.until.Add(cooldownMemory)) && now.After(st.lockRetryAt) && st.rejections.over(now)
+		now.After(st.cooldown.Until().Add(policy.CooldownMemory)) && now.After(st.lockRetryAt) && st.rejections.Over(now)
 }

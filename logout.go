@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/api"
+	"github.com/walletauth/walletauth/internal/timeout"
 )
 
 // logoutTimeout bounds each of the two steps of a logout: storing it, and telling
@@ -20,8 +23,8 @@ const logoutTimeout = 5 * time.Second
 // From the moment of the call on, requests of the key fail with [ErrNoSession],
 // whatever the store, the network or a refresh in progress do: that refresh is
 // not stored, and its token is used to tell WalletKit. Nothing is refreshed for
-// a logout, so WalletKit cannot be told with a token that has expired; a session
-// that is over needs no telling. Storing takes at most 5 seconds here and is
+// a logout, so WalletKit refuses to be told with a token that has expired; a
+// session that is over, or cannot be read, is only forgotten. Storing takes at most 5 seconds here and is
 // tried again in the background, telling takes at most 5 seconds more.
 //
 // The errors, joined if there are several: a field of t is wrong; t was shut
@@ -37,6 +40,9 @@ func (t *Transport) Logout(ctx context.Context) error {
 		return nil
 	}
 	last, storeErr := t.sessions.logout(ctx, key, c)
+	if errors.Is(err, ErrUnreadable) {
+		return storeErr
+	}
 	if c == nil {
 		return errors.Join(storeErr, fmt.Errorf("walletauth: WalletKit was not told of the logout, since the session cannot be read: %w", err))
 	}
@@ -59,8 +65,8 @@ func (m *sessions) logout(ctx context.Context, key string, c *credentials) (last
 			running = append(running, call)
 		}
 	})
-	timed := withTimeout(ctx, m.clock, logoutTimeout)
-	defer timed.cancel()
+	timed := timeout.New(ctx, m.clock, logoutTimeout)
+	defer timed.Cancel()
 	err = storeError(ctx, "update", m.store.write(timed, key, w, nil, false))
 	for _, call := range running {
 		select {
@@ -79,12 +85,9 @@ func (t *Transport) tellLogout(ctx context.Context, key string, c *credentials) 
 	if err, _ := t.sessions.states.lookup(key).expiredError(c.session); err != nil {
 		return nil
 	}
-	if !t.sessions.isValid(c) {
-		return errors.New("walletauth: logged out here, but WalletKit was not told: the access token has expired")
-	}
-	timed := withTimeout(ctx, t.sessions.clock, logoutTimeout)
-	defer timed.cancel()
-	req, err := http.NewRequestWithContext(timed, http.MethodPost, t.origin.url(logoutPath), nil)
+	timed := timeout.New(ctx, t.sessions.clock, logoutTimeout)
+	defer timed.Cancel()
+	req, err := http.NewRequestWithContext(timed, http.MethodPost, t.origin.URL(api.LogoutPath), nil)
 	if err != nil {
 		return err
 	}

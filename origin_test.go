@@ -120,7 +120,11 @@ func TestRedirect(t *testing.T) {
 			t.Run(name+", by "+http.StatusText(status), func(t *testing.T) {
 				w := &world{redirect: map[string]string{}, status: status}
 				for i := range c.path[1:] {
-					w.redirect[c.path[i]] = c.path[i+1]
+					from, err := url.Parse(c.path[i])
+					if err != nil {
+						t.Fatal(err)
+					}
+					w.redirect[from.String()] = c.path[i+1] // as it is dialled
 				}
 				req, err := http.NewRequestWithContext(t.Context(), "POST", c.path[0], strings.NewReader("body"))
 				if err != nil {

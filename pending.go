@@ -7,6 +7,10 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/guard"
+	"github.com/walletauth/walletauth/internal/policy"
+	"github.com/walletauth/walletauth/internal/timeout"
 )
 
 // pendingWrite is a change of a session that the store has not taken yet, and
@@ -106,7 +110,7 @@ func (p *pendingStore) Load(ctx context.Context, key string) (*Session, error) {
 }
 
 func (p *pendingStore) load(ctx context.Context, key string) (s *Session, err error) {
-	defer recoverPanic("TokenStore.Load", &err)
+	defer guard.Recover("TokenStore.Load", &err)
 	s, err = p.store.Load(ctx, key)
 	if s == nil && err == nil {
 		err = errNilSession
@@ -118,21 +122,23 @@ func (p *pendingStore) load(ctx context.Context, key string) (s *Session, err er
 // returned if that cannot be stored: it may be a refreshed session, which must
 // not be lost. A login or logout that comes while fn runs wins over its result.
 func (p *pendingStore) Update(ctx context.Context, key string, fn func(context.Context, *Session) (*Session, error)) error {
-	return p.update(ctx, key, p.emit, fn)
+	_, err := p.update(ctx, key, p.emit, fn)
+	return err
 }
 
-// update is Update with its events going to emit.
-func (p *pendingStore) update(ctx context.Context, key string, emit func(context.Context, Event), fn func(context.Context, *Session) (*Session, error)) error {
+// update is Update with its events going to emit. It returns what is stored now,
+// which may be newer than what fn returned.
+func (p *pendingStore) update(ctx context.Context, key string, emit func(context.Context, Event), fn func(context.Context, *Session) (*Session, error)) (*Session, error) {
 	u := update{pending: p, key: key, emit: emit, fn: fn}
-	err := guard("TokenStore.Update", func() error { return p.store.Update(ctx, key, u.run) })
+	err := guard.Call("TokenStore.Update", func() error { return p.store.Update(ctx, key, u.run) })
 	switch {
 	case err == nil:
 		p.stored(ctx, key, &u)
 	case u.result != nil:
 		p.keep(key, &u)
-		p.reportFailure(ctx, key, u.redact(err), emit)
+		p.reportFailure(ctx, key, storeError(ctx, "update", u.redact(err)), emit)
 	}
-	return u.redact(err)
+	return u.stored, u.redact(err)
 }
 
 // update is one Update of the user's store.
@@ -203,12 +209,8 @@ func (p *pendingStore) keep(key string, u *update) {
 }
 
 // stored forgets the pending write that the store has taken, or that something
-// newer in the store replaces. What fn made may have lost to something newer too:
-// a new generation of the key.
+// newer in the store replaces.
 func (p *pendingStore) stored(ctx context.Context, key string, u *update) {
-	if u.result != nil && !sameTokens(u.stored, u.result.session) {
-		p.states.with(key, p.states.raise)
-	}
 	w := u.laid
 	if w == nil || !p.drop(key, w) {
 		return
@@ -257,16 +259,16 @@ func (p *pendingStore) flush(ctx context.Context, key string, change func(*Sessi
 	if w == nil {
 		return nil
 	}
-	timed := withTimeout(ctx, p.clock, p.timeout)
-	defer timed.cancel()
+	timed := timeout.New(ctx, p.clock, p.timeout)
+	defer timed.Cancel()
 	err := p.Update(timed, key, func(_ context.Context, current *Session) (*Session, error) { return change(current), nil })
 	if r, ok := p.store.(Replacer); ok && errors.Is(err, ErrUnreadable) && w.isLoginOrLogout() {
-		err = guard("TokenStore.Replace", func() error { return r.Replace(timed, key, w.session) })
+		err = guard.Call("TokenStore.Replace", func() error { return r.Replace(timed, key, w.session) })
 		if err == nil {
 			p.stored(ctx, key, &update{laid: w, stored: w.session, emit: p.emit})
 		}
 	}
-	if err = redactError(err, w.session); err != nil {
+	if err = storeError(ctx, "update", redactError(err, w.session)); err != nil {
 		p.reportFailure(ctx, key, err, p.emit)
 	}
 	return err
@@ -300,7 +302,7 @@ func (p *pendingStore) keepFlushing(ctx context.Context, key string) {
 	defer p.work.end()
 	for failures := 1; p.keepsFlushing(key); failures++ {
 		select {
-		case <-p.clock.After(backoff(failures, 100*time.Millisecond, 10*time.Second)):
+		case <-p.clock.After(policy.Backoff(failures, 100*time.Millisecond, 10*time.Second)):
 			_ = p.flush(ctx, key, unchanged) // the next round sees whether it worked
 		case <-p.work.closing:
 			return

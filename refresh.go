@@ -8,8 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/walletauth/walletauth/internal/guard"
+	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
 	"github.com/walletauth/walletauth/internal/throttle"
+	"github.com/walletauth/walletauth/internal/timeout"
 )
 
 // refreshConfig is what all refreshes of a Transport share.
@@ -20,7 +23,7 @@ type refreshConfig struct {
 	states    *keyStates
 	clock     Clock
 	server    *serverclock.Clock
-	lifetimes *lifetimes
+	lifetimes *policy.Lifetimes
 	timeout   time.Duration // Transport.RefreshTimeout
 	project   string        // Transport.ProjectID
 	process   uint64        // tells this Transport from others that share the sessions
@@ -48,6 +51,7 @@ type outcome struct {
 	refreshed   bool         // credentials come from the server, not from the store
 	heldBack    bool         // not sent because the endpoint is down
 	superseded  bool         // a login or logout came meanwhile
+	loggedOut   bool         // ... in another process: credentials serve those who wait and nobody else
 }
 
 // run refreshes, and returns when OnEvent has returned from the last event.
@@ -56,6 +60,7 @@ func (c *refreshConfig) run(ctx context.Context, call *call) outcome {
 	r.events = newEventQueue(r.ctx, c.onEvent)
 	o := r.refreshWithRetry()
 	if errors.Is(o.err, ErrSessionExpired) && o.session != nil {
+		call.setFailing() // who has a valid token need not wait for what follows
 		o = r.recheckStore(o)
 	}
 	o.superseded = !r.finish(o)
@@ -79,7 +84,10 @@ func (r *refresh) refreshWithRetry() outcome {
 		select {
 		case <-r.clock.After(retryAt.Sub(r.clock.Now())):
 		case <-r.work.closing:
-			return o
+			if neverSent(o.err) {
+				return o
+			}
+			<-r.clock.After(retryAt.Sub(r.clock.Now())) // the server may have answered what got lost
 		}
 	}
 }
@@ -89,34 +97,34 @@ func (r *refresh) refreshWithRetry() outcome {
 // panic is a bug and no overload, and what was not sent says nothing about the
 // server.
 func (r *refresh) coolDown(o outcome) (until time.Time) {
-	var panicked *panicError
+	var panicked *guard.Error
 	if o.err == nil || !o.sent || errors.Is(o.err, ErrSessionExpired) || errors.As(o.err, &panicked) {
 		return until
 	}
 	r.states.with(r.key, func(st *keyState) {
 		st.lastError = o.err
-		until = st.cooldown.fail(o.session.RefreshToken, o.err, r.clock.Now(), r.process)
+		until = st.cooldown.Fail(o.session.RefreshToken, o.err, transient(o.err), retryAfterOf(o.err), r.clock.Now(), r.process)
 	})
 	return until
 }
 
 // attempt sends the refresh once, under the store's lock, if it is still needed.
 func (r *refresh) attempt() (o outcome) {
-	permit, err := r.throttle.Acquire(r.ctx, hash(r.stale.RefreshToken, 0), r.background)
+	permit, err := r.throttle.Acquire(r.ctx, policy.Hash(r.stale.RefreshToken, 0), r.background)
 	if err != nil {
 		return outcome{err: err, heldBack: true}
 	}
 	defer func() { permit.Done(endpointOutcome(o), o.err, retryAfterOf(o.err)) }()
-	locked := withTimeout(r.ctx, r.clock, r.timeout)
-	defer locked.cancel()
+	locked := timeout.New(r.ctx, r.clock, r.timeout)
+	defer locked.Cancel()
 	watch := r.watchStore(locked)
 	emit := func(_ context.Context, e Event) { r.emit(e) }
-	err = r.store.update(locked, r.key, emit, func(ctx context.Context, current *Session) (*Session, error) {
+	stored, err := r.store.update(locked, r.key, emit, func(ctx context.Context, current *Session) (*Session, error) {
 		if !watch.end() {
 			return current, nil
 		}
-		locked.stop()
-		defer locked.start(r.timeout) // for saving
+		locked.Stop()
+		defer locked.Start(r.timeout) // for saving
 		o = r.refreshLocked(ctx, current, permit)
 		if o.refreshed {
 			return o.credentials.session, nil
@@ -127,7 +135,21 @@ func (r *refresh) attempt() (o outcome) {
 		return r.notLocked(err, watch)
 	}
 	r.states.peek(r.key, func(st *keyState) { st.lockRetryAt = time.Time{} })
+	if err == nil && o.refreshed && !sameTokens(stored, o.credentials.session) {
+		return r.replaced(o, stored)
+	}
 	return o
+}
+
+// replaced is the outcome of a refresh in whose place the store has kept stored,
+// a login or logout that came meanwhile.
+func (r *refresh) replaced(o outcome, stored *Session) outcome {
+	if stored == nil {
+		o.loggedOut = true
+		return o
+	}
+	c, err := r.states.credentialsOf(r.key, stored, r.project)
+	return outcome{credentials: c, err: err}
 }
 
 // refreshLocked is what happens under the lock. The session is looked at again,
@@ -139,8 +161,8 @@ func (r *refresh) refreshLocked(ctx context.Context, current *Session, permit *t
 	if c := r.adoptable(current); c != nil {
 		return outcome{credentials: c}
 	}
-	if err, _ := r.states.lookup(r.key).expiredError(current); err != nil {
-		return outcome{err: err}
+	if err := r.states.refusedError(r.key, current); err != nil {
+		return outcome{err: err, session: current}
 	}
 	if current.RefreshToken == "" {
 		err := &RefreshError{Err: fmt.Errorf("the stored session has no refresh token: %w", ErrSessionExpired)}
@@ -151,6 +173,9 @@ func (r *refresh) refreshLocked(ctx context.Context, current *Session, permit *t
 	}
 	permit.Began()
 	c, err := r.send(current)
+	if errors.Is(err, ErrSessionExpired) {
+		r.states.setRefused(r.key, current, err)
+	}
 	return outcome{credentials: c, err: err, session: current, sent: true, refreshed: err == nil}
 }
 
@@ -182,10 +207,10 @@ func (r *refresh) send(s *Session) (*credentials, error) {
 		r.emit(newEvent(RefreshBegan, r.key, s, nil))
 	}
 	r.attempts++
-	timed := withTimeout(r.ctx, r.clock, r.timeout)
-	defer timed.cancel()
+	timed := timeout.New(r.ctx, r.clock, r.timeout)
+	defer timed.Cancel()
 	var reply *Session
-	err := guard("Refresher.Refresh", func() (err error) {
+	err := guard.Call("Refresher.Refresh", func() (err error) {
 		reply, err = r.refresher.Refresh(timed, s)
 		return err
 	})
@@ -211,7 +236,7 @@ func (r *refresh) send(s *Session) (*credentials, error) {
 // as the last one lived.
 func (r *refresh) accept(s, reply *Session) (*credentials, error) {
 	received := r.server.LocalNow()
-	known := r.lifetimes.known()
+	known := r.lifetimes.Known()
 	lifetime := max(known, time.Minute)
 	next, err := completed(reply, s, r.server.At(received).Add(lifetime))
 	if err != nil {
@@ -225,7 +250,7 @@ func (r *refresh) accept(s, reply *Session) (*credentials, error) {
 		c.trusted = time.Minute
 	}
 	if r.server.ObserveIssued(next.AccessTokenExpiresAt, received, lifetime) {
-		r.lifetimes.measure(next.AccessTokenExpiresAt.Sub(r.server.At(received)))
+		r.lifetimes.Measure(next.AccessTokenExpiresAt.Sub(r.server.At(received)))
 	} else {
 		c.expiry = received.Add(lifetime)
 	}
@@ -254,13 +279,21 @@ func (r *refresh) recheckStore(o outcome) outcome {
 // a login or logout came meanwhile.
 func (r *refresh) finish(o outcome) (current bool) {
 	switch {
+	case o.loggedOut:
+		r.states.forget(r.key, r.generation)
+		return true
 	case o.err == nil:
-		r.states.with(r.key, func(st *keyState) { st.cooldown, st.lastError = cooldown{}, nil })
+		r.states.with(r.key, func(st *keyState) {
+			if st.cooldown = (policy.Cooldown{}); st.pending.Load() == nil {
+				st.lastError = nil
+			}
+		})
 		current = r.states.remember(r.key, r.generation, o.credentials)
 		if !o.refreshed {
 			r.emit(newEvent(SessionAdopted, r.key, o.credentials.session, nil))
 		}
 	case errors.Is(o.err, ErrSessionExpired):
+		r.states.with(r.key, func(st *keyState) { st.lastError = o.err })
 		if o.session != nil && r.states.setExpired(r.key, o.session, r.why == Rejected && o.session.AccessToken == r.stale.AccessToken, o.err) {
 			r.emit(newEvent(SessionOver, r.key, o.session, o.err))
 		}
@@ -314,7 +347,7 @@ func (w *storeWatch) end() bool { return w.ended.CompareAndSwap(false, true) }
 
 // watchStore ends locked, and with it the wait for the lock, once the store has a
 // newer session. It pauses 20 times as long as a look takes.
-func (r *refresh) watchStore(locked *timeoutContext) *storeWatch {
+func (r *refresh) watchStore(locked *timeout.Context) *storeWatch {
 	w := &storeWatch{}
 	go func() {
 		pause := 5 * time.Millisecond
@@ -327,7 +360,7 @@ func (r *refresh) watchStore(locked *timeoutContext) *storeWatch {
 			}
 			if c := r.adoptable(s); c != nil && w.end() {
 				w.found.Store(c)
-				locked.cancel()
+				locked.Cancel()
 			}
 		}
 	}()

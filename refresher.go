@@ -8,13 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
-	"time"
 
+	"github.com/walletauth/walletauth/internal/api"
 	"github.com/walletauth/walletauth/internal/serverclock"
 )
 
@@ -81,9 +78,9 @@ func (r *httpRefresher) request(ctx context.Context, s *Session) (*http.Request,
 		return nil, err
 	}
 	req.Header = http.Header{
-		"Content-Type": {"application/json"},
-		"Accept":       {"application/json"},
-		projectHeader:  {cmp.Or(r.project, s.ProjectID)},
+		"Content-Type":    {"application/json"},
+		"Accept":          {"application/json"},
+		api.ProjectHeader: {cmp.Or(r.project, s.ProjectID)},
 	}
 	return req, nil
 }
@@ -112,9 +109,9 @@ func (r *httpRefresher) read(resp *http.Response) (*Session, error) {
 func (r *httpRefresher) refusal(resp *http.Response, body []byte) *RefreshError {
 	e := &RefreshError{
 		StatusCode: resp.StatusCode,
-		RetryAfter: retryAfter(resp.Header, r.server.Now()),
+		RetryAfter: api.RetryAfter(resp.Header, r.server.Now()),
 	}
-	code, message, ours := parseErrorResponse(resp.Header, body)
+	code, message, ours := api.ErrorResponse(resp.Header, body)
 	e.Code, e.Message = code, message
 	switch status := resp.StatusCode; {
 	case status == 400 || status == 401 || status == 403:
@@ -130,50 +127,15 @@ func (r *httpRefresher) refusal(resp *http.Response, body []byte) *RefreshError 
 	return e
 }
 
-// parseErrorResponse reads {"code": string or null, "error": string}, where code
-// may be absent. The names are exact and the media type is JSON's: encoding/json
-// would take {"Error": ...} as well, which somebody else wrote.
-func parseErrorResponse(h http.Header, body []byte) (code, message string, ok bool) {
-	var fields map[string]json.RawMessage
-	if !isJSON(h) || json.Unmarshal(body, &fields) != nil {
-		return "", "", false
-	}
-	var reply struct{ code, message *string }
-	if json.Unmarshal(fields["error"], &reply.message) != nil || reply.message == nil {
-		return "", "", false
-	}
-	if data, given := fields["code"]; given && json.Unmarshal(data, &reply.code) != nil {
-		return "", "", false
-	}
-	if reply.code != nil {
-		code = *reply.code
-	}
-	return code, *reply.message, true
-}
-
-// isJSON reports whether h announces application/json or a type with the suffix
-// +json (RFC 6839, section 3.1).
-func isJSON(h http.Header) bool {
-	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && (mediaType == "application/json" || strings.HasSuffix(mediaType, "+json"))
-}
-
-// retryAfter reads the Retry-After field, seconds or a date (RFC 9110, section
-// 10.2.3), as a time from now. Zero means that there is none that makes sense.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	value := strings.TrimSpace(h.Get("Retry-After"))
-	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
-		return time.Duration(seconds) * time.Second
-	}
-	date, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	return max(0, date.Sub(now))
-}
-
 func transientStatus(status int) bool {
 	return status == 0 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
+}
+
+// neverSent reports whether err shows that no connection was to be had, so that
+// the server cannot have acted.
+func neverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // transient reports whether trying again at once may help.

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/walletauth/walletauth/internal/api"
 	"github.com/walletauth/walletauth/internal/body"
+	"github.com/walletauth/walletauth/internal/policy"
 )
 
 // closeBody closes the body of a request that is not sent, as a RoundTripper
@@ -20,42 +22,39 @@ func closeBody(req *http.Request, err error) error {
 	return err
 }
 
-// passThrough sends a request that gets no token: to another host, or led there
-// by one.
+// passThrough sends a request that gets no token: to another host, or led to the
+// API by one.
 func (t *Transport) passThrough(req *http.Request) (*http.Response, error) {
-	if err := t.origin.wrongNetwork(req.URL); err != nil {
-		if _, caller := copyHeader(req.Header); !caller.authorization {
+	if err := t.origin.WrongNetwork(req.URL); err != nil {
+		if _, caller := api.CopyHeader(req.Header); !caller.Authorization {
 			return nil, closeBody(req, err)
 		}
 	}
 	return t.send(req, req)
 }
 
-// sendWithCallerAuth sends a request whose caller brought an Authorization: only
-// the project is added.
-func (t *Transport) sendWithCallerAuth(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
-	_, token, _ := strings.Cut(header.Get(authHeader), " ")
-	resp, err := t.sendPublic(req, header, caller)
-	if err == nil && t.CaptureLogin && t.origin.isLogout(req) {
-		return t.captureLogout(req, resp, &Session{AccessToken: token})
+// sendToAPI sends a request to the API. It returns the session that was used.
+func (t *Transport) sendToAPI(req *http.Request, kind api.Kind) (*http.Response, *Session, error) {
+	header, caller := api.CopyHeader(req.Header)
+	if !caller.Authorization && (kind == api.WithSession || kind == api.Logout) {
+		return t.sendWithSession(req, header, caller)
 	}
-	return resp, err
+	_, token, _ := strings.Cut(header.Get(api.AuthHeader), " ")
+	resp, err := t.sendWithoutSession(req, header, caller)
+	return resp, &Session{AccessToken: token}, err
 }
 
-// sendPublic sends a request that takes no token of ours.
-func (t *Transport) sendPublic(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
+// sendWithoutSession sends a request that takes no token of ours: only the
+// project is added.
+func (t *Transport) sendWithoutSession(req *http.Request, header http.Header, caller api.CallerHeaders) (*http.Response, error) {
 	t.addProject(req, header, caller)
-	resp, err := t.send(req, cloneRequest(req, header, req.Body))
-	if err == nil && t.CaptureLogin && t.origin.isLogin(req) {
-		return t.captureLogin(req, resp)
-	}
-	return resp, err
+	return t.send(req, cloneRequest(req, header, req.Body))
 }
 
 // addProject adds the project where no session is needed. It asks the store
 // only if it must, and does without: before a login there is no session.
-func (t *Transport) addProject(req *http.Request, header http.Header, caller callerHeaders) {
-	if caller.project {
+func (t *Transport) addProject(req *http.Request, header http.Header, caller api.CallerHeaders) {
+	if caller.Project {
 		return
 	}
 	project := t.ProjectID
@@ -65,15 +64,15 @@ func (t *Transport) addProject(req *http.Request, header http.Header, caller cal
 		}
 	}
 	if project != "" && validHeaderValue(project) {
-		header[projectHeader] = []string{project}
+		header[api.ProjectHeader] = []string{project}
 	}
 }
 
 // exchange is a request that is sent with a session's token.
 type exchange struct {
 	req         *http.Request
-	header      http.Header   // a copy, to which the token is added
-	caller      callerHeaders // what the caller had set
+	header      http.Header       // a copy, to which the token is added
+	caller      api.CallerHeaders // what the caller had set
 	key         string
 	credentials *credentials // what it was last sent with
 	sent        time.Time    // by the local clock
@@ -81,12 +80,12 @@ type exchange struct {
 }
 
 // sendWithSession sends a request with the token of its session, and again after
-// a 401.
-func (t *Transport) sendWithSession(req *http.Request, header http.Header, caller callerHeaders) (*http.Response, error) {
+// a 401. It returns the session that was used last.
+func (t *Transport) sendWithSession(req *http.Request, header http.Header, caller api.CallerHeaders) (*http.Response, *Session, error) {
 	x := &exchange{req: req, header: header, caller: caller, key: t.key(req), sent: t.sessions.server.LocalNow()}
 	var err error
 	if x.credentials, err = t.sessions.valid(req.Context(), x.key, x.sent); err != nil {
-		return nil, closeBody(req, err)
+		return nil, nil, closeBody(req, err)
 	}
 	t.authorize(x)
 	out := cloneRequest(req, x.header, req.Body)
@@ -101,10 +100,7 @@ func (t *Transport) sendWithSession(req *http.Request, header http.Header, calle
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		resp, err = t.retryUnauthorized(x, resp)
 	}
-	if err == nil && t.CaptureLogin && t.origin.isLogout(req) {
-		return t.captureLogout(req, resp, x.credentials.session)
-	}
-	return resp, redactError(err, x.credentials.session)
+	return resp, x.credentials.session, redactError(err, x.credentials.session)
 }
 
 // cloneRequest is the copy of req that the base transport gets.
@@ -142,12 +138,12 @@ func roundTrip(rt http.RoundTripper, req *http.Request) (*http.Response, error) 
 
 // authorize adds the session's headers to x, but none that the caller has set.
 func (t *Transport) authorize(x *exchange) {
-	x.header[authHeader] = x.credentials.auth[:]
-	if !x.caller.project {
-		x.header[projectHeader] = x.credentials.project[:]
+	x.header[api.AuthHeader] = x.credentials.auth[:]
+	if !x.caller.Project {
+		x.header[api.ProjectHeader] = x.credentials.project[:]
 	}
-	if !x.caller.source {
-		x.header[sourceHeader] = t.source
+	if !x.caller.Source {
+		x.header[api.SourceHeader] = t.source
 	}
 }
 
@@ -155,7 +151,7 @@ func (t *Transport) authorize(x *exchange) {
 // the request went out with and sends the request again, once. If there is none
 // the 401 is returned as it came, or the error that the session is over.
 func (t *Transport) retryUnauthorized(x *exchange, resp *http.Response) (*http.Response, error) {
-	ctx, target := x.req.Context(), target{method(x.req), x.req.URL.Path}
+	ctx, target := x.req.Context(), policy.Target{Method: api.Method(x.req), Path: x.req.URL.Path}
 	t.sessions.server.ObserveDate(resp.Header, x.sent)
 	resp = body.ReadAhead(resp) // the connection may be needed for the refresh
 	next, err := t.sessions.afterUnauthorized(ctx, x.key, target, x.credentials)

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"net/http/httputil"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/walletauthtest"
@@ -57,6 +61,15 @@ func (w *wire) odd(path string, answer func(*http.Request) (*http.Response, erro
 	})
 }
 
+// panicsAreErrors fails the test if an event tells of a panic.
+func (w *wire) panicsAreErrors(t *testing.T) {
+	w.transport.OnEvent = func(_ context.Context, e walletauth.Event) {
+		if e.Err != nil && strings.Contains(e.Err.Error(), "panicked") {
+			t.Errorf("%s: %v", e.Type, e.Err)
+		}
+	}
+}
+
 func TestBaseThatAnswersNothing(t *testing.T) {
 	nothing := func(*http.Request) (*http.Response, error) { return nil, nil }
 	for name, c := range oddCalls {
@@ -68,6 +81,7 @@ func TestBaseThatAnswersNothing(t *testing.T) {
 				odd = c.odd
 			}
 			w.odd(odd, nothing)
+			w.panicsAreErrors(t)
 			body := newCountedBody("{}")
 			req := w.newRequest(t, c.method, c.path, body)
 			if c.set != nil {
@@ -128,6 +142,7 @@ func TestResponseWithoutABody(t *testing.T) {
 				w.odd(odd, func(req *http.Request) (*http.Response, error) {
 					return &http.Response{StatusCode: status}, nil
 				})
+				w.panicsAreErrors(t)
 				req := w.newRequest(t, c.method, c.path, nil)
 				if c.set != nil {
 					c.set(t, w, req)
@@ -243,6 +258,32 @@ func TestTrace(t *testing.T) {
 			})
 		}
 	}
+	t.Run("of a ReverseProxy hands no 103 of a refresh to the browser", func(t *testing.T) {
+		w := connect(t, walletauthtest.NewServer(walletauthtest.Config{TB: t}))
+		front(t, w)
+		w.RevokeAccess("user-1")
+		api, err := url.Parse(w.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy := httptest.NewServer(&httputil.ReverseProxy{
+			Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(api) },
+			Transport: w.transport,
+		})
+		t.Cleanup(proxy.Close)
+		var h hooks
+		req, err := http.NewRequestWithContext(h.in(t.Context(), nil), http.MethodGet, proxy.URL+"/wallets", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp := do(t, &http.Client{}, req); drain(t, resp) == "" || resp.StatusCode != 200 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+		if n := h.informed.Load(); n != 0 {
+			t.Errorf("the browser got %d informational responses, want none", n)
+		}
+		w.wantRefreshes(t, 1)
+	})
 	t.Run("of Session and Renew does not see the refresh", func(t *testing.T) {
 		w := connect(t, walletauthtest.NewServer(walletauthtest.Config{TB: t}))
 		front(t, w)
@@ -324,10 +365,11 @@ func TestTrailer(t *testing.T) {
 				c.set(req)
 			}
 			resp := w.mustDo(t, req)
-			announced := resp.Trailer // as a proxy that copies what is announced
-			for range announced {
-			}
+			announced := resp.Trailer.Clone() // as a proxy does that copies it
 			time.Sleep(5 * time.Second)
+			if diff := cmp.Diff(announced, resp.Trailer); diff != "" {
+				t.Errorf("the trailer changed though nobody read (-before +after):\n%s", diff)
+			}
 			if text := drain(t, resp); text != "body" || resp.Trailer.Get("X-End") != "reached" {
 				t.Errorf("body %q, trailer %v", text, resp.Trailer)
 			}

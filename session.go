@@ -183,7 +183,7 @@ func decodeSession(data []byte) (*Session, error) {
 // decoder would quote it.
 func decodeFields(data []byte, strict bool) (*Session, error) {
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(data, &fields); err != nil || fields == nil {
+	if json.Unmarshal(data, &fields) != nil {
 		if json.Valid(data) {
 			return nil, errors.New("the session is not a JSON object")
 		}

@@ -5,8 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
+	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
 )
 
@@ -17,7 +16,7 @@ type sessions struct {
 	refreshes *refreshConfig
 	clock     Clock
 	server    *serverclock.Clock
-	lifetimes *lifetimes
+	lifetimes *policy.Lifetimes
 	before    time.Duration // Transport.RefreshBefore
 	project   string        // Transport.ProjectID
 	work      *work
@@ -39,24 +38,24 @@ func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*cre
 		}
 		return c, nil // the access token serves until it expires or meets a 401
 	}
-	switch w := m.windows(c.session, local); w.state(left) {
-	case fresh:
+	switch w := m.windows(c.session, local); w.State(left) {
+	case policy.Fresh:
 		return c, nil
-	case early:
-		if left <= w.due(spread(c.session, m.refreshes.process)) {
+	case policy.Early:
+		if left <= w.Due(policy.Spread(c.session.ID, c.session.AccessToken, m.refreshes.process)) {
 			_, _, _ = m.join(ctx, key, c.session, Expiring, true) // why it may not begin concerns those who wait
 		}
 		return c, nil
-	case late:
+	case policy.Late:
 		return m.refreshOrUseCurrent(ctx, key, c)
 	default:
 		return m.refresh(ctx, key, c.session, Expired)
 	}
 }
 
-func (m *sessions) windows(s *Session, local time.Time) windows {
-	m.lifetimes.observe(s, m.server.At(local))
-	return m.lifetimes.windows(m.before)
+func (m *sessions) windows(s *Session, local time.Time) policy.Windows {
+	m.lifetimes.Observe(s.AccessTokenExpiresAt, s.CreatedAt, m.server.At(local))
+	return m.lifetimes.Windows(m.before)
 }
 
 func (m *sessions) isValid(c *credentials) bool { return c.left(m.server.LocalNow(), m.server) > 0 }
@@ -103,94 +102,13 @@ func (m *sessions) remember(st *keyState, key string, generation uint64, s *Sess
 	return c, err
 }
 
-// refreshOrUseCurrent waits for a refresh as long as that costs nothing: c is
-// still valid, and serves when the refresh fails, has to be retried, or takes too
-// long.
-func (m *sessions) refreshOrUseCurrent(ctx context.Context, key string, c *credentials) (*credentials, error) {
-	call, result, err := m.join(ctx, key, c.session, Expiring, false)
-	if errors.Is(err, errShutdown) {
-		return nil, err
-	}
-	if err != nil {
-		return c, nil
-	}
-	select {
-	case r := <-result:
-		next, err := m.result(ctx, call, r)
-		if err != nil && m.isValid(c) && !errors.Is(err, ErrNoSession) && !errors.Is(err, errOtherUser) {
-			return c, nil
-		}
-		return next, err
-	case <-call.failing:
-		if !m.isValid(c) {
-			return m.refresh(ctx, key, c.session, Expired)
-		}
-		return c, nil
-	case <-m.latestDeparture(ctx, c):
-		return c, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// latestDeparture fires when a request that waits has to leave if c is to arrive
-// in time, and the answer before the request's own deadline. It never does if it
-// is too late for c already: only a new token will do then.
-func (m *sessions) latestDeparture(ctx context.Context, c *credentials) <-chan time.Time {
-	local := m.server.LocalNow()
-	wait := m.windows(c.session, local).waitAtMost(c.left(local, m.server))
-	if wait <= 0 {
-		return nil
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		wait = min(wait, deadline.Sub(m.clock.Now())/2)
-	}
-	return m.clock.After(wait)
-}
-
-// refresh waits for the session that replaces stale.
-func (m *sessions) refresh(ctx context.Context, key string, stale *Session, why Reason) (*credentials, error) {
-	call, result, err := m.join(ctx, key, stale, why, false)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case r := <-result:
-		return m.result(ctx, call, r)
-	case <-call.gaveUp:
-		return nil, *call.lastErr.Load()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// result is what a request gets that has waited for c. It never gets the session
-// of another user than the one it began with.
-func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (*credentials, error) {
-	o := r.Val.(outcome)
-	if o.err != nil {
-		return nil, o.err
-	}
-	next := o.credentials
-	if o.superseded {
-		var err error
-		if next, err = m.load(ctx, c.key); err != nil {
-			return nil, err
-		}
-	}
-	if next.session.UserID != c.stale.UserID {
-		return nil, errOtherUser
-	}
-	return next, nil
-}
-
 // afterUnauthorized returns what to send a request to t again with that got a 401
 // with rejected. Both results are nil if the 401 stands. The error is that the
 // session is over, or the error of ctx.
 //
 // The 401 is compared with the session as it is now first: a refresh may have
 // come between.
-func (m *sessions) afterUnauthorized(ctx context.Context, key string, t target, rejected *credentials) (*credentials, error) {
+func (m *sessions) afterUnauthorized(ctx context.Context, key string, t policy.Target, rejected *credentials) (*credentials, error) {
 	next, err := m.renew(ctx, key, t, rejected.session)
 	switch {
 	case err == nil && next.session.UserID == rejected.session.UserID:
@@ -204,7 +122,7 @@ func (m *sessions) afterUnauthorized(ctx context.Context, key string, t target, 
 }
 
 // renew returns a session newer than rejected, which t refused.
-func (m *sessions) renew(ctx context.Context, key string, t target, rejected *Session) (*credentials, error) {
+func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejected *Session) (*credentials, error) {
 	now, err := m.load(ctx, key)
 	if errors.Is(err, ErrNoSession) {
 		return nil, err
@@ -226,21 +144,21 @@ func (m *sessions) renew(ctx context.Context, key string, t target, rejected *Se
 	return next, m.noteRefresh(key, t, rejected, next.session)
 }
 
-func (m *sessions) allowsRefresh(key string, t target, rejected *Session) (allowed bool) {
+func (m *sessions) allowsRefresh(key string, t policy.Target, rejected *Session) (allowed bool) {
 	m.states.with(key, func(st *keyState) {
-		allowed = st.rejections.allows(t, rejected.AccessToken, m.clock.Now())
+		allowed = st.rejections.Allows(t, rejected.AccessToken, m.clock.Now())
 	})
 	return allowed
 }
 
 // noteRefresh notes that a 401 of t led from rejected to next. The error is that
 // it is the same token, which t refuses.
-func (m *sessions) noteRefresh(key string, t target, rejected, next *Session) (err error) {
+func (m *sessions) noteRefresh(key string, t policy.Target, rejected, next *Session) (err error) {
 	same := next.AccessToken == rejected.AccessToken
 	m.states.with(key, func(st *keyState) {
-		st.rejections.refreshed(next.AccessToken, same, m.clock.Now())
+		st.rejections.Refreshed(next.AccessToken, same, m.clock.Now())
 		if same {
-			st.rejections.refused(t, m.clock.Now())
+			st.rejections.Refused(t, m.clock.Now())
 			err = errRejected
 		}
 	})
@@ -248,12 +166,12 @@ func (m *sessions) noteRefresh(key string, t target, rejected, next *Session) (e
 }
 
 // noteReplay notes how t answered the request that was sent again.
-func (m *sessions) noteReplay(key string, t target, accessToken string, accepted bool) {
+func (m *sessions) noteReplay(key string, t policy.Target, accessToken string, accepted bool) {
 	m.states.with(key, func(st *keyState) {
 		if accepted {
-			st.rejections.accepted(t, accessToken)
+			st.rejections.Accepted(t, accessToken)
 		} else {
-			st.rejections.refused(t, m.clock.Now())
+			st.rejections.Refused(t, m.clock.Now())
 		}
 	})
 }

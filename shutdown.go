@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/policy"
+	"github.com/walletauth/walletauth/internal/timeout"
 )
 
 // shutdown starts nothing new, waits for what is in progress, and stores what is
@@ -12,7 +15,7 @@ import (
 func (m *sessions) shutdown(ctx context.Context) error {
 	m.work.close()
 	if !m.work.wait(ctx) {
-		return fmt.Errorf("walletauth: Shutdown ended before a refresh or save that is in progress: %w", ctx.Err())
+		return fmt.Errorf("walletauth: Shutdown ended before a refresh or save that is under way: %w", ctx.Err())
 	}
 	return m.store.flushAll(ctx)
 }
@@ -20,15 +23,15 @@ func (m *sessions) shutdown(ctx context.Context) error {
 // flushAll tries until everything is stored, ctx ends, or the timeout has
 // passed: a caller that gave no deadline still wants its program to end.
 func (p *pendingStore) flushAll(ctx context.Context) error {
-	timed := withTimeout(ctx, p.clock, p.timeout)
-	defer timed.cancel()
+	timed := timeout.New(ctx, p.clock, p.timeout)
+	defer timed.Cancel()
 	for failures := 1; ; failures++ {
 		left, err := p.flushOnce(timed)
 		if err == nil {
 			return nil
 		}
-		if !sleep(timed, p.clock, backoff(failures, 100*time.Millisecond, 10*time.Second)) {
-			return fmt.Errorf("walletauth: sessions that could not be stored: %d, the last because: %w", left, err)
+		if !sleep(timed, p.clock, policy.Backoff(failures, 100*time.Millisecond, 10*time.Second)) {
+			return wrapError(fmt.Sprintf("walletauth: sessions that could not be stored: %d, the last because: ", left), err)
 		}
 	}
 }

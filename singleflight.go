@@ -2,6 +2,7 @@ package walletauth
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,9 +28,10 @@ type call struct {
 	ended   chan struct{}
 	outcome outcome // read it after ended
 
-	failedAt time.Time // of the first failure; used by the refresh alone
-	giveUp   func()    // closes gaveUp
-	lastErr  atomic.Pointer[error]
+	failedAt   time.Time // of the first failure; used by the refresh alone
+	giveUp     func()    // closes gaveUp
+	setFailing func()    // closes failing
+	lastErr    atomic.Pointer[error]
 }
 
 func newCall(key string, stale *Session, why Reason, background bool, generation uint64) *call {
@@ -38,6 +40,7 @@ func newCall(key string, stale *Session, why Reason, background bool, generation
 		failing: make(chan struct{}), gaveUp: make(chan struct{}), ended: make(chan struct{}),
 	}
 	c.giveUp = sync.OnceFunc(func() { close(c.gaveUp) })
+	c.setFailing = sync.OnceFunc(func() { close(c.failing) })
 	return c
 }
 
@@ -70,11 +73,95 @@ func (m *sessions) join(ctx context.Context, key string, stale *Session, why Rea
 	return c, result, nil
 }
 
+// refreshOrUseCurrent waits for a refresh as long as that costs nothing: c is
+// still valid, and serves when the refresh fails, has to be retried, or takes too
+// long.
+func (m *sessions) refreshOrUseCurrent(ctx context.Context, key string, c *credentials) (*credentials, error) {
+	call, result, err := m.join(ctx, key, c.session, Expiring, false)
+	if errors.Is(err, errShutdown) {
+		return nil, err
+	}
+	if err != nil {
+		return c, nil
+	}
+	select {
+	case r := <-result:
+		next, err := m.result(ctx, call, r)
+		if err != nil && m.isValid(c) && !errors.Is(err, ErrNoSession) && !errors.Is(err, errOtherUser) {
+			return c, nil
+		}
+		return next, err
+	case <-call.failing:
+		if !m.isValid(c) {
+			return m.refresh(ctx, key, c.session, Expired)
+		}
+		return c, nil
+	case <-m.latestDeparture(ctx, c):
+		return c, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// latestDeparture fires when a request that waits has to leave if c is to arrive
+// in time, and the answer before the request's own deadline. It never does if it
+// is too late for c already: only a new token will do then.
+func (m *sessions) latestDeparture(ctx context.Context, c *credentials) <-chan time.Time {
+	local := m.server.LocalNow()
+	wait := m.windows(c.session, local).WaitAtMost(c.left(local, m.server))
+	if wait <= 0 {
+		return nil
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, deadline.Sub(m.clock.Now())/2)
+	}
+	return m.clock.After(wait)
+}
+
+// refresh waits for the session that replaces stale.
+func (m *sessions) refresh(ctx context.Context, key string, stale *Session, why Reason) (*credentials, error) {
+	call, result, err := m.join(ctx, key, stale, why, false)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case r := <-result:
+		return m.result(ctx, call, r)
+	case <-call.gaveUp:
+		return nil, *call.lastErr.Load()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// result is what a request gets that has waited for c. It never gets the session
+// of another user than the one it began with.
+func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (*credentials, error) {
+	o := r.Val.(outcome)
+	if o.err != nil {
+		return nil, o.err
+	}
+	next := o.credentials
+	if o.superseded {
+		latest, err := m.load(ctx, c.key)
+		if err != nil {
+			return nil, err
+		}
+		if latest.session.UserID == c.stale.UserID {
+			next = latest
+		}
+	}
+	if next.session.UserID != c.stale.UserID {
+		return nil, errOtherUser
+	}
+	return next, nil
+}
+
 // mayBegin says why no refresh of stale may begin now, and otherwise announces
 // it. m.states.mu is held.
 func (m *sessions) mayBegin(st *keyState, stale *Session, background bool) error {
 	now := m.clock.Now()
-	if err := st.cooldown.active(stale.RefreshToken, now); err != nil {
+	if err := st.cooldown.Active(stale.RefreshToken, now); err != nil {
 		return err
 	}
 	if background && now.Before(st.lockRetryAt) {
@@ -104,7 +191,7 @@ func (c *call) fail(err error, retryAt time.Time, clock Clock) {
 	c.lastErr.Store(&err)
 	if c.failedAt.IsZero() {
 		c.failedAt = clock.Now()
-		close(c.failing)
+		c.setFailing()
 		leave := clock.After(maxWaitAfterFailure)
 		go func() {
 			select {

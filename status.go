@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/policy"
 )
 
 // Status is what is known of a session, as [Transport.Status] returns it.
@@ -43,8 +45,8 @@ func (m *sessions) status(key string, c *credentials) (s Status) {
 		s.LastError = st.lastError
 		if c != nil {
 			s.Over, _ = st.expiredError(c.session)
-			if st.cooldown.active(c.session.RefreshToken, now) != nil {
-				s.RetryAt = st.cooldown.until
+			if st.cooldown.Active(c.session.RefreshToken, now) != nil {
+				s.RetryAt = st.cooldown.Until()
 			}
 		}
 	})
@@ -53,7 +55,7 @@ func (m *sessions) status(key string, c *credentials) (s Status) {
 	}
 	own := *c.session
 	s.Session = &own
-	if at := m.refreshes.throttle.RetryAt(hash(own.RefreshToken, 0)); at.After(s.RetryAt) {
+	if at := m.refreshes.throttle.RetryAt(policy.Hash(own.RefreshToken, 0)); at.After(s.RetryAt) {
 		s.RetryAt = at
 	}
 	return s

@@ -86,7 +86,7 @@ func replace(ctx context.Context, st TokenStore, key string, s *Session) error {
 	if r, ok := st.(Replacer); ok && errors.Is(err, ErrUnreadable) {
 		err = r.Replace(ctx, key, s)
 	}
-	return redactError(err, s)
+	return storeError(ctx, "update", redactError(err, s))
 }
 
 // SaveIfAbsent stores a copy of s as the session of key unless there is one
@@ -109,7 +109,7 @@ func SaveIfAbsent(ctx context.Context, st TokenStore, key string, s *Session) (s
 		}
 		return &own, nil
 	})
-	return stored && err == nil, redactError(err, s)
+	return stored && err == nil, storeError(ctx, "update", redactError(err, s))
 }
 
 type contextKey struct{}

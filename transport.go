@@ -11,8 +11,17 @@ import (
 
 	"github.com/benbjohnson/clock"
 
+	"github.com/walletauth/walletauth/internal/api"
+	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
 	"github.com/walletauth/walletauth/internal/throttle"
+)
+
+// The addresses of WalletKit's API, from its documentation, for
+// [Transport.BaseURL].
+const (
+	Testnet = "https://testnet.walletkit.com" // test networks; the default
+	Mainnet = "https://mainnet.walletkit.com" // real assets
 )
 
 // Transport is an [http.RoundTripper] that keeps WalletKit sessions alive. Set
@@ -119,7 +128,7 @@ type Transport struct {
 
 	once     sync.Once // sets what follows
 	err      error     // what is wrong with the fields
-	origin   origin
+	origin   api.Origin
 	source   []string // the value of X-WalletKit-Token-Source
 	sessions *sessions
 }
@@ -144,18 +153,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := t.ready(); err != nil {
 		return nil, closeBody(req, err)
 	}
-	if !t.origin.covers(req.URL) || t.origin.ledAstray(req) {
+	kind := t.origin.Kind(req)
+	if kind == api.Outside {
 		return t.passThrough(req)
 	}
-	header, caller := copyHeader(req.Header)
-	switch {
-	case caller.authorization:
-		return t.sendWithCallerAuth(req, header, caller)
-	case t.origin.isPublic(req):
-		return t.sendPublic(req, header, caller)
-	default:
-		return t.sendWithSession(req, header, caller)
+	resp, s, err := t.sendToAPI(req, kind)
+	if err != nil || !t.CaptureLogin {
+		return resp, err
 	}
+	return t.captureSession(kind, req, resp, s)
 }
 
 // CloseIdleConnections closes the idle connections of Base, or of
@@ -203,7 +209,7 @@ func (t *Transport) Renew(ctx context.Context, rejected *Session) (*Session, err
 	if err != nil {
 		return nil, err
 	}
-	c, err := t.sessions.renew(ctx, key, target{}, rejected)
+	c, err := t.sessions.renew(ctx, key, policy.Target{}, rejected)
 	if err == nil && c.session.UserID != rejected.UserID {
 		err = errOtherUser
 	}
@@ -255,7 +261,7 @@ func (t *Transport) keyOf(ctx context.Context) (string, error) {
 	if err := t.ready(); err != nil {
 		return "", err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.origin.url("/"), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.origin.URL("/"), nil)
 	if err != nil {
 		return "", err
 	}
@@ -299,11 +305,11 @@ func (t *Transport) newSessions() *sessions {
 	limits.OnChange = func(down bool, err error, held int) { emit(context.Background(), endpointEvent(down, err, held)) }
 	refreshes := &refreshConfig{
 		store: store, refresher: t.Refresher, throttle: limits, states: states, clock: clk, server: server,
-		lifetimes: &lifetimes{}, timeout: timeout, project: t.ProjectID, process: rand.Uint64(),
+		lifetimes: &policy.Lifetimes{}, timeout: timeout, project: t.ProjectID, process: rand.Uint64(),
 		onEvent: onEvent, work: work,
 	}
 	if t.Refresher == nil {
-		refreshes.refresher = &httpRefresher{base: t.base, url: t.origin.url(refreshPath), project: t.ProjectID, server: server}
+		refreshes.refresher = &httpRefresher{base: t.base, url: t.origin.URL(api.RefreshPath), project: t.ProjectID, server: server}
 	}
 	return &sessions{
 		store: store, states: states, refreshes: refreshes, clock: clk, server: server, lifetimes: refreshes.lifetimes,
@@ -324,7 +330,7 @@ func (t *Transport) check() (err error) {
 	case t.RefreshTimeout < 0:
 		return errors.New("walletauth: Transport.RefreshTimeout is negative: use zero for the default of 30 s")
 	}
-	t.origin, err = parseOrigin(cmp.Or(t.BaseURL, Testnet), t.AllowHTTP)
+	t.origin, err = api.Parse(cmp.Or(t.BaseURL, Testnet), t.AllowHTTP)
 	return err
 }
 
