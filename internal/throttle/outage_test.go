@@ -2,7 +2,6 @@ package throttle
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -123,13 +122,13 @@ func (u *user) refresh() (ok bool) {
 	}()
 	for {
 		asked := u.now()
-		call, err := u.throttle.Acquire(context.Background(), u.token, false)
+		call, err := acquire(u.throttle, u.token, false)
 		if err != nil {
 			u.refusals++
 			u.waited = max(u.waited, u.now()-asked)
 			return false
 		}
-		call.Began()
+		call.Sent()
 		r := u.send(u.token)
 		call.Done(r.outcome, errDown, r.retryAfter)
 		if r.outcome == Answered {
