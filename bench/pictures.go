@@ -125,7 +125,7 @@ func (r *results) drawCrowd(path string) error {
 	p := newPicture("Calls per second to an endpoint that is down for a minute, with 10,000 users",
 		"s since it went down", "calls in the second")
 	p.Y.Scale = plot.LogScale{}
-	p.Y.Tick.Marker = ticksAt(1, 10, 100, 1_000, 10_000)
+	p.X.Tick.Marker, p.Y.Tick.Marker = ticksAt(0, 20, 40, 60, 80), ticksAt(1, 10, 100, 1_000, 10_000)
 	p.Y.Min, p.Y.Max = 1, 30_000
 	for _, shown := range []struct {
 		who   *peer

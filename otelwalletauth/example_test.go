@@ -3,6 +3,7 @@ package otelwalletauth_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -44,6 +45,10 @@ func Example_prometheus() {
 	for _, befall := range []func(string) int{srv.RevokeAccess, srv.RevokeSessions} {
 		befall("ada")
 		resp, err := client.Get(srv.URL + "/wallets")
+		if errors.Is(err, walletauth.ErrSessionExpired) {
+			fmt.Println("log in again")
+			continue
+		}
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -53,9 +58,12 @@ func Example_prometheus() {
 	printCounts(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	// Output:
 	// 200 OK
-	// 401 Unauthorized
+	// log in again
+	// walletauth_endpoint_down_total 0
+	// walletauth_endpoint_up_total 0
 	// walletauth_refresh_duration_seconds_count{walletauth_refresh_reason="rejected"} 1
 	// walletauth_refresh_duration_seconds_count{error_type="session_over",walletauth_refresh_reason="rejected"} 1
+	// walletauth_refresh_held_total 0
 	// walletauth_refreshes_total{walletauth_refresh_reason="rejected"} 1
 	// walletauth_refreshes_total{error_type="session_over",walletauth_refresh_reason="rejected"} 1
 	// walletauth_request_replayed_total 1

@@ -173,7 +173,7 @@ func hash(a, b uint64) uint64 {
 
 // crowd is how many users there are: enough that the bounds do not come from
 // their number. The race detector knows at most 8,128 goroutines.
-const crowd = 2_000
+const crowd = 1_000
 
 // runAll runs users to their end: spread over the second, or all in step.
 func (w *world) runAll(users int, inStep bool) {

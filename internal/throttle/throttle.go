@@ -98,8 +98,8 @@ type Throttle struct {
 	// when it is back. It is taken for down by a failure after it has been failing
 	// for 5 s, so that neither a blip nor a flapping endpoint makes an event of
 	// every flap, and is back with the first answer. OnChange gets the last failure
-	// and the number of calls refused since it was last called. It is called
-	// without locks held, but not by Ask.
+	// and the number of calls refused since the endpoint was last back. It is called
+	// without locks held, and not by Ask.
 	OnChange func(down bool, err error, held int)
 
 	clock  Clock
@@ -128,7 +128,7 @@ type Throttle struct {
 	refusedAt    time.Time
 	failingSince time.Time
 	down         bool // as OnChange was told
-	held         int  // refused since OnChange was told
+	held         int  // refused since OnChange was told that it is back
 }
 
 type state int
@@ -271,7 +271,7 @@ func (t *Throttle) result(token uint64, o Outcome, err error, retryAfter time.Du
 		t.fail(now, token, err)
 	}
 	changed, lastErr, held := t.down != down, t.lastErr, t.held
-	if down = t.down; changed {
+	if down = t.down; changed && !down {
 		t.held = 0
 	}
 	t.mu.Unlock()

@@ -473,7 +473,7 @@ func TestOnChange(t *testing.T) {
 		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 4]")
 		time.Sleep(time.Second)
 		answers(t, th, 3)
-		equal(t, "events", fmt.Sprint((*events)[1:]), "[down false: 503, held 60]")
+		equal(t, "events", fmt.Sprint((*events)[1:]), "[down false: 503, held 64]")
 	})
 	bubble(t, "tells nothing of a flapping endpoint", func(t *testing.T, th *Throttle) {
 		events := record(th)
@@ -501,6 +501,6 @@ func TestOnChange(t *testing.T) {
 			time.Sleep(time.Second)
 			answers(t, th, 3)
 		}
-		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 4 down false: 503, held 6 down true: 503, held 4 down false: 503, held 6]")
+		equal(t, "events", fmt.Sprint(*events), "[down true: 503, held 4 down false: 503, held 10 down true: 503, held 4 down false: 503, held 10]")
 	})
 }
