@@ -556,3 +556,44 @@ func TestBornTogether(t *testing.T) {
 		}
 	})
 }
+
+// Two processes that share a session refresh it at the same point of the early
+// window, up to a tenth of the offset, which keeps them apart.
+func TestEarlyRefreshInTwoProcesses(t *testing.T) {
+	inBubble(t, "begins at the same offset up to a tenth", func(t *testing.T) {
+		const users, window = 50, time.Minute // a fifth of the lifetime
+		var processes [2]*badDay
+		var all sync.WaitGroup
+		for i := range processes {
+			d := newBadDay(t, users, 5*time.Minute, func(time.Duration, string) endpointReply { return healthyAnswer })
+			processes[i] = d
+			for user := range users {
+				all.Go(func() {
+					req := d.request(fmt.Sprint(user))
+					for time.Sleep(4 * time.Minute); d.now() < 5*time.Minute; time.Sleep(100 * time.Millisecond) {
+						if err := d.send(req); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+		}
+		all.Wait()
+		together := 0
+		for user := range users {
+			a, b := processes[0].callsOfUser[fmt.Sprint(user)], processes[1].callsOfUser[fmt.Sprint(user)]
+			if len(a) != 1 || len(b) != 1 {
+				t.Fatalf("%d and %d refreshes, want one of each", len(a), len(b))
+			}
+			apart := (a[0] - b[0]).Abs()
+			atMost(t, "time between the two", apart, window*3/4/10+100*time.Millisecond)
+			if apart < 100*time.Millisecond {
+				together++
+			}
+		}
+		atMost(t, "sessions refreshed by both at once, by chance", together, users/2)
+		for _, d := range processes {
+			d.stop()
+		}
+	})
+}

@@ -23,15 +23,15 @@ type crowd struct {
 	ServedMS   float64 `json:"all_served_ms"` // after the end of the outage
 }
 
-const crowdLife = 10 * time.Second // of the tokens before the outage
-
-func measureCrowd(users int, outage time.Duration) ([]crowd, error) {
+// measureCrowd opens the clients with tokens that live for life, and begins the
+// outage when those have expired.
+func measureCrowd(users int, life, outage time.Duration) ([]crowd, error) {
 	var results []crowd
 	for _, p := range refreshing {
 		if p == github {
 			continue // signs each call with RSA: ten thousand users would show that alone
 		}
-		r, err := crowdOf(p, users, outage)
+		r, err := crowdOf(p, users, life, outage)
 		if err != nil {
 			return nil, err
 		}
@@ -40,13 +40,13 @@ func measureCrowd(users int, outage time.Duration) ([]crowd, error) {
 	return results, nil
 }
 
-func crowdOf(p *peer, users int, outage time.Duration) (crowd, error) {
-	a := newAPI(20*time.Millisecond, crowdLife)
+func crowdOf(p *peer, users int, life, outage time.Duration) (crowd, error) {
+	a := newAPI(20*time.Millisecond, life)
 	clients, err := p.open(a, users)
 	if err != nil {
 		return crowd{}, err
 	}
-	time.Sleep(crowdLife + 100*time.Millisecond)
+	time.Sleep(life + 100*time.Millisecond)
 	a.life.Store(int64(time.Hour))
 	a.calls.Store(0)
 	a.down.Store(true)

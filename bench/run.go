@@ -31,7 +31,7 @@ type size struct {
 	crossing                         crossing
 	outage                           time.Duration
 	crowd                            int
-	crowdOutage                      time.Duration
+	crowdLife, crowdOutage           time.Duration
 	refusedRounds, refused           int
 	memory, keys, processes          []int
 	growthRounds                     int
@@ -42,7 +42,7 @@ var (
 		overheadRounds: 41, overheadRequests: 10_000, loopbackRequests: 4000,
 		expiryRounds: 15, callers: 10_000,
 		crossing: crossing{1000, 500 * time.Millisecond, 31 * time.Second},
-		outage:   10 * time.Second, crowd: 10_000, crowdOutage: time.Minute, refusedRounds: 5, refused: 1000,
+		outage:   10 * time.Second, crowd: 10_000, crowdLife: 10 * time.Second, crowdOutage: time.Minute, refusedRounds: 5, refused: 1000,
 		memory:       []int{1, 10, 100, 1000, 10_000, 100_000, 1_000_000},
 		keys:         []int{1, 10, 100, 1000, 10_000, 100_000},
 		processes:    []int{1, 2, 4, 8, 16, 32, 64},
@@ -52,7 +52,7 @@ var (
 		overheadRounds: 9, overheadRequests: 5_000, loopbackRequests: 300,
 		expiryRounds: 1, callers: 10_000,
 		crossing: crossing{200, 100 * time.Millisecond, 200 * time.Millisecond},
-		outage:   time.Second, crowd: 1000, crowdOutage: 2 * time.Second, refusedRounds: 1, refused: 1000,
+		outage:   time.Second, crowd: 1000, crowdLife: time.Second, crowdOutage: 2 * time.Second, refusedRounds: 1, refused: 1000,
 		memory: []int{1, 1000, 100_000}, keys: []int{1, 100, 10_000}, processes: []int{1, 8}, growthRounds: 1,
 	}
 )
@@ -87,7 +87,7 @@ func (s size) steps() []step {
 			return err
 		}},
 		{"crowd", func(r *results) (err error) {
-			r.Crowd, err = measureCrowd(s.crowd, s.crowdOutage)
+			r.Crowd, err = measureCrowd(s.crowd, s.crowdLife, s.crowdOutage)
 			return err
 		}},
 		{"401", func(r *results) (err error) {
