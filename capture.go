@@ -30,9 +30,9 @@ func (t *Transport) captureSession(kind api.Kind, req *http.Request, resp *http.
 }
 
 func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.Response, error) {
-	data, err := body.Peek(resp, maxReply+1)
+	data, _ := body.Peek(resp, maxReply) // an answer that breaks off behind a session is good enough
 	s := readLogin(resp.Header, data)
-	if s == nil || err != nil {
+	if s == nil {
 		return resp, nil
 	}
 	c, _ := newCredentials(s, t.ProjectID) // nil if it cannot be sent, which the next request says
@@ -45,7 +45,7 @@ func readLogin(h http.Header, data []byte) *Session {
 	if strings.EqualFold(h.Get("Content-Encoding"), "gzip") { // the caller asked for it, or net/http had unpacked it
 		data = unzip(data)
 	}
-	if len(data) > maxReply {
+	if len(data) >= maxReply {
 		return nil // it is cut off there, and what is missing might belong to it
 	}
 	s, err := decodeSession(data)
@@ -61,7 +61,7 @@ func unzip(packed []byte) []byte {
 	if err != nil {
 		return nil
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxReply+1))
+	data, err := io.ReadAll(io.LimitReader(r, maxReply))
 	if err != nil {
 		return nil
 	}

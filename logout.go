@@ -67,11 +67,11 @@ func (m *sessions) logout(ctx context.Context, key string, c *credentials) (last
 	})
 	timed := timeout.New(ctx, m.clock, logoutTimeout)
 	defer timed.Cancel()
-	err = storeError(ctx, "update", m.store.write(timed, key, w, nil, false))
+	err = storeError(ctx, "update", m.store.write(timed, key, w, nil, true))
 	for _, call := range running {
 		select {
 		case <-call.ended:
-			if o := call.outcome; o.refreshed {
+			if o := call.outcome; o.refreshed && c != nil && sameLogin(o.credentials.session, c.session) {
 				c = o.credentials
 			}
 		case <-timed.Done():

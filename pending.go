@@ -102,13 +102,22 @@ func (p *pendingStore) pendingOf(key string) *pendingWrite {
 	return nil
 }
 
-// Load runs on the caller's goroutine: another one for each request would cost
-// more than the rest of it.
+// Load is the user's Load, with what is pending laid over it.
 func (p *pendingStore) Load(ctx context.Context, key string) (*Session, error) {
-	s, err := p.load(ctx, key)
-	return p.pendingOf(key).overlay(s, err)
+	return p.loadOver(ctx, key, p.states.lookup(key))
 }
 
+// loadOver is Load for a key whose state is known, nil if it has none.
+func (p *pendingStore) loadOver(ctx context.Context, key string, st *keyState) (*Session, error) {
+	s, err := p.load(ctx, key)
+	if st == nil {
+		return s, err
+	}
+	return st.pending.Load().overlay(s, err)
+}
+
+// load runs on the caller's goroutine: another one for each request would cost
+// more than the rest of it.
 func (p *pendingStore) load(ctx context.Context, key string) (s *Session, err error) {
 	defer guard.Recover("TokenStore.Load", &err)
 	s, err = p.store.Load(ctx, key)

@@ -27,12 +27,13 @@ type sessions struct {
 // if it was due.
 func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*credentials, error) {
 	m.states.sweepIfDue(local)
-	c, err := m.load(ctx, key)
+	st := m.states.lookup(key)
+	c, err := m.loadInto(ctx, key, st)
 	if err != nil {
 		return nil, err
 	}
 	left := c.left(local, m.server)
-	if err, rejected := m.states.lookup(key).expiredError(c.session); err != nil {
+	if err, rejected := st.expiredError(c.session); err != nil {
 		if rejected || left <= 0 {
 			return nil, err
 		}
@@ -64,9 +65,13 @@ func (m *sessions) isValid(c *credentials) bool { return c.left(m.server.LocalNo
 // or what it has not taken yet. While the store fails, the session that was last
 // used serves on, but not where another one may be stored that cannot be read.
 func (m *sessions) load(ctx context.Context, key string) (*credentials, error) {
-	st := m.states.lookup(key)
+	return m.loadInto(ctx, key, m.states.lookup(key))
+}
+
+// loadInto is load for a key whose state is known, nil if it has none.
+func (m *sessions) loadInto(ctx context.Context, key string, st *keyState) (*credentials, error) {
 	generation := m.states.generationOf(st)
-	s, err := m.store.Load(ctx, key)
+	s, err := m.store.loadOver(ctx, key, st)
 	switch {
 	case err == nil:
 		return m.remember(st, key, generation, s)

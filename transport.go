@@ -100,8 +100,8 @@ type Transport struct {
 	// CaptureLogin saves the sessions that login responses carry: a 2xx answer
 	// of /users/login-anonymously, /users/verify-login or /users/refresh-token
 	// is stored under the request's key before the caller sees it, and a 2xx of
-	// /users/logout deletes the session it was for. Answers over 1 MiB or
-	// without a complete session are not captured. What the store does not take
+	// /users/logout deletes the session it was for. Answers of 1 MiB or more,
+	// or without a complete session, are not captured. What the store does not take
 	// is kept in memory and tried again, see SaveFailed and Status.Unsaved.
 	//
 	// It is off by default because it trusts the key: a server that logs in

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,6 +22,9 @@ type CallerHeaders struct{ Authorization, Project, Source bool }
 // same field and comes out in the usual case; one without a value counts as
 // not set.
 func CopyHeader(h http.Header) (out http.Header, caller CallerHeaders) {
+	if len(h) > 0 && len(h)+3 <= smallestMap && !mayHoldOurs(h) {
+		return maps.Clone(h), caller // as one block, in half the time
+	}
 	out = make(http.Header, len(h)+missing(h))
 	for name, values := range h {
 		if ours := caller.find(name); ours != "" {
@@ -35,11 +39,25 @@ func CopyHeader(h http.Header) (out http.Header, caller CallerHeaders) {
 	return out, caller
 }
 
-// missing counts the fields that h lacks, where it matters: up to eight fields
-// fit into the smallest map there is, which saves two allocations.
+// smallestMap is how many fields fit into the smallest map there is, which saves
+// two allocations.
+const smallestMap = 8
+
+// mayHoldOurs reports whether a name in h is as long as one of the three.
+func mayHoldOurs(h http.Header) bool {
+	for name := range h {
+		switch len(name) {
+		case len(AuthHeader), len(ProjectHeader), len(SourceHeader):
+			return true
+		}
+	}
+	return false
+}
+
+// missing counts the fields that h lacks, where it matters.
 func missing(h http.Header) int {
 	n := 3
-	if len(h) <= 5 {
+	if len(h)+n <= smallestMap {
 		return n
 	}
 	for _, name := range [...]string{AuthHeader, ProjectHeader, SourceHeader} {
