@@ -1,0 +1,5 @@
+//go:build !race
+
+package walletauth_test
+
+const raceDetector = false
