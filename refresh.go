@@ -124,12 +124,12 @@ func (r *refresh) coolDown(o outcome) (until time.Time) {
 // attempt sends the refresh once, under the store's lock, if it is still needed.
 func (r *refresh) attempt(permit *throttle.Call) (o outcome) {
 	defer func() { permit.Done(endpointOutcome(o), sharedError(o.err), retryAfterOf(o.err)) }()
-	err := heldBackError(permit.Wait())
-	if err == nil && r.attempts == 0 && r.work.closed() {
+	waited, err := permit.Wait()
+	if err == nil && waited && r.attempts == 0 && r.work.closed() {
 		err = errShutdown
 	}
 	if err != nil {
-		return outcome{err: err, heldBack: true}
+		return outcome{err: heldBackError(err), heldBack: true}
 	}
 	locked := timeout.New(r.ctx, r.clock, r.timeout)
 	defer locked.Cancel()

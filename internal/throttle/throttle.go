@@ -197,19 +197,22 @@ func (t *Throttle) Ask(token uint64, background bool) (*Call, error) {
 // Wait waits until fewer than 256 calls run, in order: background calls are not
 // overtaken, since a request may come to wait for one. The error is the failure
 // with which the endpoint was taken for failing meanwhile.
-func (c *Call) Wait() error {
+func (c *Call) Wait() (waited bool, err error) {
 	if c.waiting == nil {
-		return nil
+		return false, nil
+	}
+	if c.placed = c.waiting.Err() == nil && c.t.places.TryAcquire(1); c.placed {
+		return false, nil
 	}
 	if c.t.places.Acquire(c.waiting, 1) != nil {
 		c.t.mu.Lock()
 		defer c.t.mu.Unlock()
 		c.t.refusedAt = c.t.clock.Now()
 		c.t.held++
-		return context.Cause(c.waiting)
+		return true, context.Cause(c.waiting)
 	}
 	c.placed = true
-	return nil
+	return true, nil
 }
 
 // RetryAt returns the time from which a call for token may be sent, as far as

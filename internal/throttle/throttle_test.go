@@ -22,7 +22,7 @@ func acquire(th *Throttle, token uint64, background bool) (*Call, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := call.Wait(); err != nil {
+	if _, err := call.Wait(); err != nil {
 		call.Done(Unknown, nil, 0)
 		return nil, err
 	}
