@@ -85,11 +85,12 @@ func (e *RefreshError) Error() string {
 func (e *RefreshError) Unwrap() error { return e.Err }
 
 var (
-	errShutdown   = errors.New("walletauth: the Transport was shut down")
-	errNilSession = fmt.Errorf("walletauth: TokenStore.Load returned nil and no error: %w", ErrNoSession)
-	errLockLost   = errors.New("walletauth: refresh not started: the store's exclusion was lost before it was sent")
-	errOtherUser  = errors.New("walletauth: another user logged in while the request waited: it was not sent")
-	errRejected   = errors.New("walletauth: not refreshed: new tokens were refused as well, " +
+	errShutdown     = errors.New("walletauth: the Transport was shut down")
+	errNilSession   = fmt.Errorf("walletauth: TokenStore.Load returned nil and no error: %w", ErrNoSession)
+	errLockLost     = errors.New("walletauth: refresh not started: the store's exclusion was lost before it was sent")
+	errEndpointDown = errors.New("not sent, because the refreshes of other sessions failed")
+	errOtherUser    = errors.New("walletauth: another user logged in while the request waited: it was not sent")
+	errRejected     = errors.New("walletauth: not refreshed: new tokens were refused as well, " +
 		"so the fault is probably not the token's; a refresh is possible again within 5 minutes")
 )
 

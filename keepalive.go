@@ -36,17 +36,18 @@ func (m *sessions) keepAlive(ctx context.Context, key string) error {
 func (m *sessions) keepFresh(ctx context.Context, key string) (interval time.Duration, err error) {
 	c, err := m.load(ctx, key)
 	if err != nil {
-		return policy.Jitter(time.Second, key, m.refreshes.process, 0), err
+		return policy.Jitter(time.Second, time.Second/5, key, m.refreshes.process, 0), err
 	}
 	if err, _ := m.states.lookup(key).expiredError(c.session); err != nil {
 		return 0, err
 	}
 	if m.dueIn(c) <= 0 {
 		if c, err = m.refresh(ctx, key, c.session, Expiring); err != nil {
-			return policy.Jitter(time.Second, key, m.refreshes.process, 0), err
+			return policy.Jitter(time.Second, time.Second/5, key, m.refreshes.process, 0), err
 		}
 	}
-	return min(max(m.dueIn(c), 100*time.Millisecond), maxKeepAliveInterval), nil
+	most := policy.Jitter(maxKeepAliveInterval, -maxKeepAliveInterval/5, key, m.refreshes.process, 0)
+	return min(max(m.dueIn(c), 100*time.Millisecond), most), nil
 }
 
 // dueIn is how long c stays fresh.

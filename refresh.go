@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,7 @@ type outcome struct {
 	session     *Session     // what err is about
 	sent        bool         // the server was asked
 	refreshed   bool         // credentials come from the server, not from the store
-	heldBack    bool         // not sent because the endpoint is down
+	heldBack    bool         // nothing was begun: the endpoint is down, or it is too late
 	superseded  bool         // a login or logout came meanwhile
 	loggedOut   bool         // ... in another process: credentials serve those who wait and nobody else
 }
@@ -74,8 +75,9 @@ func (c *refreshConfig) run(ctx context.Context, call *call) outcome {
 // RefreshTimeout has not passed since the first attempt. It holds no lock in
 // between.
 func (r *refresh) refreshWithRetry() outcome {
+	permit := r.permit
 	for start := r.clock.Now(); ; {
-		o := r.attempt()
+		o := r.attempt(permit)
 		retryAt := r.coolDown(o)
 		if retryAt.IsZero() || !transient(o.err) || retryAt.Sub(start) > r.timeout {
 			return o
@@ -89,7 +91,18 @@ func (r *refresh) refreshWithRetry() outcome {
 			}
 			<-r.clock.After(retryAt.Sub(r.clock.Now())) // the server may have answered what got lost
 		}
+		var err error
+		if permit, err = r.ask(r.stale, r.background); err != nil {
+			return o
+		}
 	}
+}
+
+// ask asks for the permit to send s. The error is why the endpoint is taken for
+// down.
+func (c *refreshConfig) ask(s *Session, background bool) (*throttle.Call, error) {
+	permit, err := c.throttle.Ask(policy.Hash(s.RefreshToken, 0), background)
+	return permit, heldBackError(err)
 }
 
 // coolDown leaves a refresh token that failed alone for a while, and returns
@@ -109,12 +122,15 @@ func (r *refresh) coolDown(o outcome) (until time.Time) {
 }
 
 // attempt sends the refresh once, under the store's lock, if it is still needed.
-func (r *refresh) attempt() (o outcome) {
-	permit, err := r.throttle.Acquire(r.ctx, policy.Hash(r.stale.RefreshToken, 0), r.background)
-	if err != nil {
-		return outcome{err: err, heldBack: true}
+func (r *refresh) attempt(permit *throttle.Call) (o outcome) {
+	defer func() { permit.Done(endpointOutcome(o), sharedError(o.err), retryAfterOf(o.err)) }()
+	waited, err := permit.Wait()
+	if err == nil && waited && r.attempts == 0 && r.work.closed() {
+		err = errShutdown
 	}
-	defer func() { permit.Done(endpointOutcome(o), o.err, retryAfterOf(o.err)) }()
+	if err != nil {
+		return outcome{err: heldBackError(err), heldBack: true}
+	}
 	locked := timeout.New(r.ctx, r.clock, r.timeout)
 	defer locked.Cancel()
 	watch := r.watchStore(locked)
@@ -171,7 +187,7 @@ func (r *refresh) refreshLocked(ctx context.Context, current *Session, permit *t
 	if ctx.Err() != nil {
 		return outcome{err: lockLostError(ctx, r.stale, current)}
 	}
-	permit.Began()
+	permit.Sent()
 	c, err := r.send(current)
 	if errors.Is(err, ErrSessionExpired) {
 		r.states.setRefused(r.key, current, err)
@@ -385,6 +401,32 @@ func endpointOutcome(o outcome) throttle.Outcome {
 	default:
 		return throttle.Unknown
 	}
+}
+
+// sharedError is what other sessions may know of err: they belong to other users,
+// so nothing that the server said to this one.
+func sharedError(err error) error {
+	shared := &RefreshError{Err: errEndpointDown}
+	var refused *RefreshError
+	if errors.As(err, &refused) {
+		shared.StatusCode, shared.RetryAfter = refused.StatusCode, refused.RetryAfter
+	}
+	var network *net.OpError
+	switch {
+	case errors.As(err, &network):
+		shared.Err = fmt.Errorf("%w: %w", errEndpointDown, network)
+	case errors.Is(err, context.DeadlineExceeded):
+		shared.Err = fmt.Errorf("%w: %w", errEndpointDown, context.DeadlineExceeded)
+	}
+	return shared
+}
+
+// heldBackError is err, why a refresh was not sent, as a RefreshError.
+func heldBackError(err error) error {
+	if errors.Is(err, throttle.ErrUnanswered) {
+		return &RefreshError{Err: fmt.Errorf("%w: %w", errEndpointDown, err)}
+	}
+	return err
 }
 
 func retryAfterOf(err error) time.Duration {

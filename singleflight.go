@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/walletauth/walletauth/internal/throttle"
 )
 
 // maxWaitAfterFailure is how long requests wait for a refresh whose first attempt
@@ -23,6 +25,8 @@ type call struct {
 	background bool   // started by a request that does not wait
 	generation uint64 // of the key, when it began
 
+	permit *throttle.Call // to send the first attempt
+
 	failing chan struct{} // closed once an attempt has failed
 	gaveUp  chan struct{} // closed once waiting is pointless
 	ended   chan struct{}
@@ -34,9 +38,9 @@ type call struct {
 	lastErr    atomic.Pointer[error]
 }
 
-func newCall(key string, stale *Session, why Reason, background bool, generation uint64) *call {
+func newCall(key string, stale *Session, why Reason, background bool, generation uint64, permit *throttle.Call) *call {
 	c := &call{
-		key: key, stale: stale, why: why, background: background, generation: generation,
+		key: key, stale: stale, why: why, background: background, generation: generation, permit: permit,
 		failing: make(chan struct{}), gaveUp: make(chan struct{}), ended: make(chan struct{}),
 	}
 	c.giveUp = sync.OnceFunc(func() { close(c.gaveUp) })
@@ -54,10 +58,11 @@ func (m *sessions) join(ctx context.Context, key string, stale *Session, why Rea
 	st := m.states.state(key)
 	c := st.calls[stale.AccessToken]
 	if c == nil {
-		if err := m.mayBegin(st, stale, background); err != nil {
+		permit, err := m.mayBegin(st, stale, background)
+		if err != nil {
 			return nil, nil, err
 		}
-		c = newCall(key, stale, why, background, st.generation.Load())
+		c = newCall(key, stale, why, background, st.generation.Load(), permit)
 		if st.calls == nil {
 			st.calls, st.group = make(map[string]*call), &singleflight.Group{}
 		}
@@ -158,19 +163,25 @@ func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (
 }
 
 // mayBegin says why no refresh of stale may begin now, and otherwise announces
-// it. m.states.mu is held.
-func (m *sessions) mayBegin(st *keyState, stale *Session, background bool) error {
+// it and returns the permit to send it. While the endpoint is down, most are
+// refused here, before they cost a goroutine or the store's lock. m.states.mu is
+// held.
+func (m *sessions) mayBegin(st *keyState, stale *Session, background bool) (*throttle.Call, error) {
 	now := m.clock.Now()
 	if err := st.cooldown.Active(stale.RefreshToken, now); err != nil {
-		return err
+		return nil, err
 	}
 	if background && now.Before(st.lockRetryAt) {
-		return errLockLost
+		return nil, errLockLost
 	}
 	if !m.work.begin() {
-		return errShutdown
+		return nil, errShutdown
 	}
-	return nil
+	permit, err := m.refreshes.ask(stale, background)
+	if err != nil {
+		m.work.end()
+	}
+	return permit, err
 }
 
 // leave ends c. Forget comes with it in one step: who joins from here on starts

@@ -136,6 +136,24 @@ func TestAnOutageIsCounted(t *testing.T) {
 	}
 }
 
+func TestACrowdIsCounted(t *testing.T) {
+	t.Parallel()
+	var calls []int
+	for _, p := range []*peer{ours, xoauth2} {
+		c, err := crowdOf(p, 100, time.Second, 3*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Unserved > 0 || c.Calls == 0 || most(c.PerSecond) == 0 || c.LongestMS == 0 || c.ServedMS <= 0 {
+			t.Errorf("%+v", c)
+		}
+		calls = append(calls, c.Calls)
+	}
+	if calls[0] >= calls[1] {
+		t.Errorf("%d calls, and %d of x/oauth2", calls[0], calls[1])
+	}
+}
+
 func TestRefusedRequestsAreMendedOrReturned(t *testing.T) {
 	t.Parallel()
 	results, err := measureRefused(1, 20, 10*time.Millisecond, 20*time.Millisecond)

@@ -23,6 +23,7 @@ func (r *results) tables() []named {
 		{"expiry", expiryTable(r.Expiry)},
 		{"early", earlyTable(r.Early)},
 		{"outage", outageTable(r.Outage)},
+		{"crowd", crowdTable(r.Crowd)},
 		{"refused", refusedTable(r.Refused)},
 		{"memory", memoryTable(r.Memory)},
 		{"keys", keysTable(r.Keys)},

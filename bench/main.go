@@ -23,8 +23,9 @@ func main() {
 	quick := flag.Bool("quick", false, "smaller and fewer rounds, for a rough idea")
 	out := flag.String("out", "", "the `folder` with performance.md and scale.md, whose tables and pictures are replaced")
 	from := flag.String("from", "", "the `file` of an earlier run's figures, to show instead of measuring anew")
+	only := flag.String("only", "", "the one `step` to measure; with -from, all else is shown as it was")
 	flag.Parse()
-	r, err := figures(*from, *quick)
+	r, err := figures(*from, *only, *quick)
 	if err == nil {
 		err = r.show(*out)
 	}

@@ -87,6 +87,7 @@ func (r *results) draw(dir string) error {
 	return errors.Join(
 		r.drawExpiry(filepath.Join(dir, "expiry.svg")),
 		r.drawOverhead(filepath.Join(dir, "overhead.svg")),
+		r.drawCrowd(filepath.Join(dir, "badday.svg")),
 		r.drawMemory(filepath.Join(dir, "memory.svg")),
 		r.drawKeys(filepath.Join(dir, "keys.svg")),
 		r.drawShared(filepath.Join(dir, "processes.svg")),
@@ -113,6 +114,35 @@ func (r *results) drawExpiry(path string) error {
 			l.Color, l.Width = shown.color, vg.Points(1.8)
 			p.Add(l)
 			p.Legend.Add(e.Peer, l)
+		}
+	}
+	return save(p, path)
+}
+
+// drawCrowd shows how often the token endpoint is called through an outage. The
+// scale is logarithmic, so a second without a call counts as one.
+func (r *results) drawCrowd(path string) error {
+	p := newPicture("Calls per second to an endpoint that is down for a minute, with 10,000 users",
+		"s since it went down", "calls in the second")
+	p.Y.Scale = plot.LogScale{}
+	p.X.Tick.Marker, p.Y.Tick.Marker = ticksAt(0, 20, 40, 60, 80), ticksAt(1, 10, 100, 1_000, 10_000)
+	p.Y.Min, p.Y.Max = 1, 30_000
+	for _, shown := range []struct {
+		who   *peer
+		color color.Color
+	}{{xoauth2, otherColor}, {ours, oursColor}} {
+		for _, c := range r.Crowd {
+			if c.Peer != shown.who.name {
+				continue
+			}
+			at := -1
+			l, err := plotter.NewLine(points(c.PerSecond, func(calls int) (x, y float64) { at++; return float64(at), float64(max(calls, 1)) }))
+			if err != nil {
+				return err
+			}
+			l.Color, l.Width = shown.color, vg.Points(1.8)
+			p.Add(l)
+			p.Legend.Add(c.Peer, l)
 		}
 	}
 	return save(p, path)

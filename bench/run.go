@@ -15,6 +15,7 @@ type results struct {
 	Expiry   []expiry   `json:"expiry"`
 	Early    []early    `json:"early"`
 	Outage   []outage   `json:"outage"`
+	Crowd    []crowd    `json:"crowd"`
 	Refused  []refused  `json:"refused"`
 	Memory   []memory   `json:"memory"`
 	Keys     []keys     `json:"keys"`
@@ -29,6 +30,8 @@ type size struct {
 	expiryRounds, callers            int
 	crossing                         crossing
 	outage                           time.Duration
+	crowd                            int
+	crowdLife, crowdOutage           time.Duration
 	refusedRounds, refused           int
 	memory, keys, processes          []int
 	growthRounds                     int
@@ -39,7 +42,7 @@ var (
 		overheadRounds: 41, overheadRequests: 10_000, loopbackRequests: 4000,
 		expiryRounds: 15, callers: 10_000,
 		crossing: crossing{1000, 500 * time.Millisecond, 31 * time.Second},
-		outage:   10 * time.Second, refusedRounds: 5, refused: 1000,
+		outage:   10 * time.Second, crowd: 10_000, crowdLife: 10 * time.Second, crowdOutage: time.Minute, refusedRounds: 5, refused: 1000,
 		memory:       []int{1, 10, 100, 1000, 10_000, 100_000, 1_000_000},
 		keys:         []int{1, 10, 100, 1000, 10_000, 100_000},
 		processes:    []int{1, 2, 4, 8, 16, 32, 64},
@@ -49,7 +52,7 @@ var (
 		overheadRounds: 9, overheadRequests: 5_000, loopbackRequests: 300,
 		expiryRounds: 1, callers: 10_000,
 		crossing: crossing{200, 100 * time.Millisecond, 200 * time.Millisecond},
-		outage:   time.Second, refusedRounds: 1, refused: 1000,
+		outage:   time.Second, crowd: 1000, crowdLife: time.Second, crowdOutage: 2 * time.Second, refusedRounds: 1, refused: 1000,
 		memory: []int{1, 1000, 100_000}, keys: []int{1, 100, 10_000}, processes: []int{1, 8}, growthRounds: 1,
 	}
 )
@@ -83,6 +86,10 @@ func (s size) steps() []step {
 			r.Outage, err = measureOutage(s.outage, perSecond)
 			return err
 		}},
+		{"crowd", func(r *results) (err error) {
+			r.Crowd, err = measureCrowd(s.crowd, s.crowdLife, s.crowdOutage)
+			return err
+		}},
 		{"401", func(r *results) (err error) {
 			r.Refused, err = measureRefused(s.refusedRounds, s.refused, refresh, spread)
 			return err
@@ -112,33 +119,38 @@ func (s size) measureStores(r *results, refresh time.Duration) error {
 	return err
 }
 
-// figures returns those of an earlier run, or measures everything.
-func figures(from string, quick bool) (*results, error) {
-	if from == "" {
-		return run(quick)
+// figures returns those of an earlier run, or measures everything; where only
+// names a step, that step is measured and the rest is an earlier run's.
+func figures(from, only string, quick bool) (*results, error) {
+	r := &results{Machine: thisMachine(quick)}
+	if from != "" {
+		data, err := os.ReadFile(from)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(data, r); err != nil || only == "" {
+			return r, err
+		}
 	}
-	data, err := os.ReadFile(from)
-	if err != nil {
-		return nil, err
-	}
-	r := &results{}
-	return r, json.Unmarshal(data, r)
+	return r, r.measure(only, quick)
 }
 
-func run(quick bool) (*results, error) {
+func (r *results) measure(only string, quick bool) error {
 	s := full
 	if quick {
 		s = small
 	}
-	r := &results{Machine: thisMachine(quick)}
 	for _, step := range s.steps() {
+		if only != "" && step.name != only {
+			continue
+		}
 		start := time.Now()
 		if err := step.measure(r); err != nil {
-			return nil, fmt.Errorf("%s: %w", step.name, err)
+			return fmt.Errorf("%s: %w", step.name, err)
 		}
 		fmt.Fprintf(os.Stderr, "%-12s %6.1f s\n", step.name, time.Since(start).Seconds())
 	}
-	return r, nil
+	return nil
 }
 
 // show prints the tables; where out is given it also writes there.

@@ -59,8 +59,11 @@ func Example_prometheus() {
 	// Output:
 	// 200 OK
 	// log in again
+	// walletauth_endpoint_down_total 0
+	// walletauth_endpoint_up_total 0
 	// walletauth_refresh_duration_seconds_count{walletauth_refresh_reason="rejected"} 1
 	// walletauth_refresh_duration_seconds_count{error_type="session_over",walletauth_refresh_reason="rejected"} 1
+	// walletauth_refresh_held_total 0
 	// walletauth_refreshes_total{walletauth_refresh_reason="rejected"} 1
 	// walletauth_refreshes_total{error_type="session_over",walletauth_refresh_reason="rejected"} 1
 	// walletauth_request_replayed_total 1

@@ -16,6 +16,9 @@
 //	walletauth.session.unsaved      {session}  times that a session could not be stored
 //	walletauth.session.saved_later  {session}  such sessions that were stored after all
 //	walletauth.request.replayed     {request}  requests that were sent again after a 401
+//	walletauth.endpoint.down        {outage}   times that the refresh endpoint was taken for down
+//	walletauth.endpoint.up          {outage}   times that it was back after that
+//	walletauth.refresh.held         {refresh}  refreshes that were not sent because it was down, counted once it is back
 //
 // All but the histogram of durations are counters, which begin at zero, those
 // of refreshes when there is one. Refreshes have the attribute
@@ -115,6 +118,7 @@ type recorder struct {
 	tracer    trace.Tracer
 	refreshes metric.Int64Counter
 	duration  metric.Float64Histogram
+	held      metric.Int64Counter
 	counters  map[walletauth.EventType]metric.Int64Counter
 }
 
@@ -128,17 +132,21 @@ var counted = []struct {
 	{walletauth.SaveFailed, "walletauth.session.unsaved", "{session}", "Times that a session could not be stored."},
 	{walletauth.SavedLater, "walletauth.session.saved_later", "{session}", "Sessions that could not be stored and were later."},
 	{walletauth.RequestReplayed, "walletauth.request.replayed", "{request}", "Requests that were sent again after a 401."},
+	{walletauth.EndpointDown, "walletauth.endpoint.down", "{outage}", "Times that the refresh endpoint was taken for down."},
+	{walletauth.EndpointUp, "walletauth.endpoint.up", "{outage}", "Times that the refresh endpoint was back."},
 }
 
 // instruments makes what record writes to.
 func (r *recorder) instruments(meter metric.Meter) error {
-	var errs [2]error
+	var errs [3]error
 	r.refreshes, errs[0] = meter.Int64Counter("walletauth.refreshes",
 		metric.WithUnit("{refresh}"), metric.WithDescription("Refreshes that ended."))
 	// From a reply that came at once to RefreshTimeout's default.
 	r.duration, errs[1] = meter.Float64Histogram("walletauth.refresh.duration",
 		metric.WithUnit("s"), metric.WithDescription("Duration of refreshes that were sent, retries and saving included."),
 		metric.WithExplicitBucketBoundaries(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
+	r.held, errs[2] = meter.Int64Counter("walletauth.refresh.held",
+		metric.WithUnit("{refresh}"), metric.WithDescription("Refreshes that were not sent because the endpoint was down."))
 	err := errors.Join(errs[:]...)
 	r.counters = make(map[walletauth.EventType]metric.Int64Counter)
 	for _, c := range counted {
@@ -148,6 +156,7 @@ func (r *recorder) instruments(meter metric.Meter) error {
 	if err != nil {
 		return err
 	}
+	r.held.Add(context.Background(), 0)
 	for _, counter := range r.counters {
 		counter.Add(context.Background(), 0) // or the first event would be no increase to an alert
 	}
@@ -159,6 +168,8 @@ func (r *recorder) record(ctx context.Context, e walletauth.Event) {
 		counter.Add(ctx, 1)
 	}
 	switch e.Type {
+	case walletauth.EndpointDown, walletauth.EndpointUp:
+		r.held.Add(ctx, int64(e.Held))
 	case walletauth.RefreshSucceeded, walletauth.RefreshFailed, walletauth.SessionOver:
 		r.refreshed(ctx, e)
 	}

@@ -170,6 +170,7 @@ func TestCountersBeginAtZeroSoThatTheFirstEventIsAnIncrease(t *testing.T) {
 		}
 		slices.Sort(names)
 		want := []string{
+			"walletauth.endpoint.down", "walletauth.endpoint.up", "walletauth.refresh.held",
 			"walletauth.request.replayed", "walletauth.session.adopted", "walletauth.session.over",
 			"walletauth.session.saved_later", "walletauth.session.unsaved",
 		}
@@ -184,7 +185,7 @@ func TestRefreshesAreCountedByReason(t *testing.T) {
 		b.srv.FailRefresh(-1, walletauthtest.Fault{Delay: 500 * time.Millisecond})
 		pass(lifetime) // expired
 		b.mustGet()
-		pass(lifetime - 30*time.Second) // expiring, behind the request
+		pass(lifetime - 12*time.Second) // expiring, behind the request
 		b.mustGet()
 		synctest.Wait()
 		pass(time.Second)
@@ -272,6 +273,46 @@ func TestRefreshThatWasNotSentIsCountedAndHasNoDuration(t *testing.T) {
 		b.wantMetrics(map[string]float64{
 			"walletauth.refreshes{error.type=store,walletauth.refresh.reason=expired}": 1,
 		})
+	})
+}
+
+func TestRefreshesHeldBackInAnOutageAreCounted(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		held := 0
+		onEvent := b.transport.OnEvent
+		b.transport.OnEvent = func(ctx context.Context, e walletauth.Event) {
+			held += e.Held
+			onEvent(ctx, e)
+		}
+		keys := []string{key, "b", "c", "d"}
+		for _, k := range keys[1:] {
+			if err := walletauth.Save(b.Context(), b.transport.Store, k, b.srv.Login("user "+k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(lifetime)
+		b.srv.FailRefresh(-1, walletauthtest.Fault{Status: 503})
+		ask := func(seconds int) {
+			for range seconds {
+				for _, k := range keys {
+					_, _ = b.transport.Session(walletauth.WithKey(b.Context(), k))
+				}
+				pass(time.Second)
+			}
+		}
+		ask(30)
+		if got := b.metrics(); got["walletauth.endpoint.down"] != 1 || got["walletauth.endpoint.up"] != 0 {
+			t.Errorf("down: %v", got)
+		}
+		b.srv.ClearFaults()
+		ask(30)
+		got := b.metrics()
+		if got["walletauth.endpoint.down"] != 1 || got["walletauth.endpoint.up"] != 1 {
+			t.Errorf("back: %v", got)
+		}
+		if held == 0 || got["walletauth.refresh.held"] != float64(held) {
+			t.Errorf("held %v, want %d", got["walletauth.refresh.held"], held)
+		}
 	})
 }
 

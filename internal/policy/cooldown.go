@@ -17,8 +17,10 @@ const CooldownMemory = time.Minute
 
 // Fail takes in a failure of refreshToken and returns until when it is left
 // alone: 250 ms doubling to 4 s after what is likely to pass soon, 1 s doubling to
-// 30 s after anything else, with up to a fifth of jitter; and no less than the
-// server asks for, up to an hour.
+// 30 s after anything else; and no less than the server asks for, up to an hour.
+// With jitter, up to a tenth less of the pauses and a fifth more of what the
+// server asks for. A longer pause than 4 s would keep a user who asks once a
+// second waiting for more than 5 s after an outage.
 func (c *Cooldown) Fail(refreshToken string, err error, transient bool, retryAfter time.Duration, now time.Time, process uint64) time.Time {
 	if c.refreshToken != refreshToken || now.After(c.until.Add(CooldownMemory)) {
 		*c = Cooldown{refreshToken: refreshToken}
@@ -29,8 +31,9 @@ func (c *Cooldown) Fail(refreshToken string, err error, transient bool, retryAft
 	if transient {
 		pause = Backoff(c.failures, 250*time.Millisecond, 4*time.Second)
 	}
-	pause = min(Jitter(max(pause, retryAfter), refreshToken, process, c.failures), time.Hour)
-	c.until = now.Add(pause)
+	pause = Jitter(pause, -pause/10, refreshToken, process, c.failures)
+	retryAfter = Jitter(retryAfter, retryAfter/5, refreshToken, process, c.failures)
+	c.until = now.Add(min(max(pause, retryAfter), time.Hour))
 	return c.until
 }
 

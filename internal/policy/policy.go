@@ -139,9 +139,9 @@ func Spread(id, accessToken string, process uint64) float64 {
 	return 0.9*fraction(Hash(id, 0)) + 0.1*fraction(Hash(accessToken, process))
 }
 
-// Jitter lengthens d by up to a fifth, the same for the same token and attempt.
-func Jitter(d time.Duration, token string, process uint64, n int) time.Duration {
-	return d + time.Duration(float64(d/5)*fraction(Hash(token, process+uint64(n))))
+// Jitter returns d plus a part of by, which may be negative, the same for the same token and attempt.
+func Jitter(d, by time.Duration, token string, process uint64, n int) time.Duration {
+	return d + time.Duration(float64(by)*fraction(Hash(token, process+uint64(n))))
 }
 
 func fraction(h uint64) float64 { return float64(h>>11) / (1 << 53) }

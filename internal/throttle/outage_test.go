@@ -2,7 +2,6 @@ package throttle
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -123,13 +122,13 @@ func (u *user) refresh() (ok bool) {
 	}()
 	for {
 		asked := u.now()
-		call, err := u.throttle.Acquire(context.Background(), u.token, false)
+		call, err := acquire(u.throttle, u.token, false)
 		if err != nil {
 			u.refusals++
 			u.waited = max(u.waited, u.now()-asked)
 			return false
 		}
-		call.Began()
+		call.Sent()
 		r := u.send(u.token)
 		call.Done(r.outcome, errDown, r.retryAfter)
 		if r.outcome == Answered {
@@ -172,14 +171,9 @@ func hash(a, b uint64) uint64 {
 	return x ^ x>>31
 }
 
-// crowd is how many users there are. The race detector knows at most 8,128
-// goroutines; under it the users are fewer, and all bounds are the same.
-func crowd() int {
-	if raceDetector {
-		return 1_000
-	}
-	return 10_000
-}
+// crowd is how many users there are: enough that the bounds do not come from
+// their number. The race detector knows at most 8,128 goroutines.
+const crowd = 1_000
 
 // runAll runs users to their end: spread over the second, or all in step.
 func (w *world) runAll(users int, inStep bool) {
@@ -250,16 +244,16 @@ func TestOutage(t *testing.T) {
 	}{
 		{"answers 503", false, down(reply{20 * time.Millisecond, Failed, 0}), 256 + 21, 4 * 56, 256, 8 * time.Second, 0, 25 * time.Second},
 		{"answers 503, all users in step", true, down(reply{20 * time.Millisecond, Failed, 0}), 256 + 21, 4 * 56, 256, 8 * time.Second, 20 * time.Millisecond, 25 * time.Second},
-		{"answers 503 after 2 s", false, down(reply{2 * time.Second, Failed, 0}), 256 + 4, 56 / 2, 256, 8 * time.Second, 2 * time.Second, 25 * time.Second},
+		{"answers 503 after 2 s", false, down(reply{2 * time.Second, Failed, 0}), 256 + 21, 4 * 56, 256, 8 * time.Second, 2 * time.Second, 25 * time.Second},
 		{"refuses connections", false, down(reply{0, Failed, 0}), 256 + 21, 4 * 56, 256, 8 * time.Second, 0, 25 * time.Second},
 		{"answers 429, Retry-After 20", false, down(reply{20 * time.Millisecond, Failed, 20 * time.Second}), 256 + 1, 3 * 4, 256, 8 * time.Second, 0, 45 * time.Second},
 		// The attempts that hang are waited for until they are cut off.
-		{"hangs", true, hanging, 256, 2 * 56 / 3, 256 + 20, 36 * time.Second, 10 * time.Second, 30 * time.Second},
+		{"hangs", true, hanging, 256, 4 * 56, 256 + 4*30, 36 * time.Second, 10 * time.Second, 40 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(test.reply)
-				w.runAll(crowd(), test.inStep)
+				w.runAll(crowd, test.inStep)
 				t.Log(w)
 				atMost(t, "calls in the first 5 s", w.between(0, 5*time.Second), test.first)
 				atMost(t, "calls in the rest of the outage", w.between(5*time.Second, minute), test.later)
@@ -269,7 +263,7 @@ func TestOutage(t *testing.T) {
 				atMost(t, "time until a request fails", w.longest, test.longest)
 				atMost(t, "time until a call is refused", w.waited, test.waited)
 				atMost(t, "time until all are served", w.served[len(w.served)-1]-minute, test.allServed)
-				equal(t, "users served", len(w.served), crowd())
+				equal(t, "users served", len(w.served), crowd)
 				equal(t, "events that it is down", w.downs, 1)
 				equal(t, "events that it is back", w.ups, 1)
 			})

@@ -1,5 +1,5 @@
 //go:build !race
 
-package throttle
+package walletauth_test
 
 const raceDetector = false
