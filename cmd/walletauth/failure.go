@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"regexp"
 	"strings"
 	"syscall"
 	"unicode"
@@ -127,9 +128,11 @@ func innermost(err error) error {
 	return err
 }
 
+// packages are the prefixes by which errors of the library begin.
+var packages = regexp.MustCompile(`(^|: )(walletauth|filestore|keyring): `)
+
 // inWords replaces what errors of the library say to programmers.
 var inWords = strings.NewReplacer(
-	"walletauth: ", "", "filestore: ", "", "keyring: ", "",
 	"set Store.Dir to", "set XDG_CONFIG_HOME to",
 	"set Store.Dir", "set XDG_CONFIG_HOME",
 )
@@ -140,7 +143,7 @@ func plain(err error) string {
 	if errors.As(err, &onURL) {
 		err = onURL.Err
 	}
-	return printable(inWords.Replace(err.Error()))
+	return printable(inWords.Replace(packages.ReplaceAllString(err.Error(), "$1")))
 }
 
 // printable takes from a text what would steer a terminal: it may come from the

@@ -3,6 +3,7 @@ module github.com/walletauth/walletauth/cmd/walletauth
 go 1.26.0
 
 require (
+	github.com/rogpeppe/go-internal v1.16.0
 	github.com/spf13/cobra v1.10.2
 	github.com/walletauth/walletauth v0.0.0-00010101000000-000000000000
 	github.com/walletauth/walletauth/filestore v0.0.0-00010101000000-000000000000
@@ -21,6 +22,7 @@ require (
 	github.com/spf13/pflag v1.0.9 // indirect
 	github.com/zalando/go-keyring v0.2.8 // indirect
 	golang.org/x/sync v0.24.0 // indirect
+	golang.org/x/tools v0.26.0 // indirect
 )
 
 replace (

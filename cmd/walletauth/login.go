@@ -47,15 +47,16 @@ commands need none of the flags.`,
 	cmd.Flags().StringVar(&o.project, "project", "", "`ID` of the project (default: the profile's)")
 	cmd.Flags().StringVar(&o.keyFile, "key-file", "", "seal the session by the key in `FILE`, made if missing, instead of the keyring")
 	cmd.Flags().BoolVar(&o.insecure, "insecure-storage", false, "do not seal the session: who can read your files can use it")
-	cmd.MarkFlagsMutuallyExclusive("email", "anonymous")
-	cmd.MarkFlagsMutuallyExclusive("key-file", "insecure-storage")
 	cmd.RunE = interruptible(func(cmd *cobra.Command, _ []string) error { return a.login(cmd, o) })
 	return cmd
 }
 
 func (a *app) login(cmd *cobra.Command, o loginOptions) error {
-	if !o.anonymous && o.email == "" {
-		return wrongUse(cmd, errors.New("login needs --email ADDRESS or --anonymous"))
+	if o.anonymous == (o.email != "") {
+		return wrongUse(cmd, errors.New("login needs either --email ADDRESS or --anonymous"))
+	}
+	if o.insecure && o.keyFile != "" {
+		return wrongUse(cmd, errors.New("a session is sealed by --key-file or not sealed by --insecure-storage, not both"))
 	}
 	p, err := a.profileFor(cmd, o)
 	if err != nil {

@@ -9,6 +9,7 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -148,11 +149,12 @@ func (p *Proxy) check(r *http.Request) (target *url.URL, status int, why string)
 	if !known {
 		return none, http.StatusForbidden, "the address lacks the secret of this run: use the address as it was printed"
 	}
-	target, err := url.Parse(rest)
+	// Not url.Parse, which takes what follows two slashes for a host.
+	decoded, err := url.PathUnescape(rest)
 	if err != nil {
-		return none, http.StatusBadRequest, "the path is malformed"
+		return none, http.StatusForbidden, "the path is malformed"
 	}
-	target.RawQuery = r.URL.RawQuery
+	target = &url.URL{Path: decoded, RawPath: rest, RawQuery: r.URL.RawQuery}
 	return target, http.StatusForbidden, Refused(target)
 }
 
@@ -255,10 +257,10 @@ func (p *Proxy) cleanResponse(resp *http.Response) error {
 		return nil
 	}
 	inside := strings.TrimPrefix(location.EscapedPath(), strings.TrimSuffix(p.config.API.EscapedPath(), "/"))
-	location, err = url.Parse(p.URL() + inside)
-	if err == nil {
-		resp.Header.Set("Location", location.String())
+	if location.RawQuery != "" {
+		inside += "?" + location.RawQuery
 	}
+	resp.Header.Set("Location", p.URL()+inside)
 	return nil
 }
 
@@ -310,5 +312,14 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap lets net/http flush, hijack and set deadlines.
+// Hijack is called for an answer 101, which is then written past the recorder.
+func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	if err == nil {
+		r.status = http.StatusSwitchingProtocols
+	}
+	return conn, rw, err
+}
+
+// Unwrap lets net/http flush and set deadlines.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
