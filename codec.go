@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Codec is how a store writes a session down. Stores that live outside of the
-// process take one and use [JSONCodec] where it is nil.
+// Codec is how a store writes a session down. Stores outside of the process take
+// one and use [JSONCodec] if it is nil.
 //
 // Implementations must be safe for concurrent use.
 type Codec interface {
@@ -14,15 +14,14 @@ type Codec interface {
 	// not change s. An error leaves the stored session as it is.
 	Encode(key string, s *Session) ([]byte, error)
 	// Decode is the reverse, and returns a new Session. What it cannot read is
-	// an error and never ErrNoSession, which would log the user out. No error
-	// may quote a token.
+	// an error that wraps ErrUnreadable, and never ErrNoSession, which would log
+	// the user out. No error may quote a token.
 	Decode(key string, data []byte) (*Session, error)
 }
 
 // JSONCodec writes a session as the API's own JSON, the tokens in clear, times
 // as RFC 3339 has them. The key is not used. It is the default of every store
-// that takes a [Codec]. The zero value is all there is, and is safe for
-// concurrent use.
+// that takes a [Codec]. It has no options and is safe for concurrent use.
 type JSONCodec struct{}
 
 var _ Codec = JSONCodec{}
@@ -43,11 +42,19 @@ func (JSONCodec) Encode(_ string, s *Session) ([]byte, error) {
 
 // Decode reads what Encode wrote, or the reply to a login; members that it does
 // not know are ignored. It refuses data that is not JSON or not a complete
-// session with an error that names the field and quotes nothing of the data.
+// session with an error that wraps [ErrUnreadable], names the field and quotes
+// nothing of the data.
 func (JSONCodec) Decode(_ string, data []byte) (*Session, error) {
 	s, err := decodeSession(data)
 	if err != nil {
-		return nil, fmt.Errorf("walletauth: decode session: %w", err)
+		return nil, unreadable{fmt.Errorf("walletauth: decode session: %w", err)}
 	}
 	return s, nil
 }
+
+// unreadable is an error that is ErrUnreadable too, without saying so twice.
+type unreadable struct{ error }
+
+func (e unreadable) Is(target error) bool { return target == ErrUnreadable }
+
+func (e unreadable) Unwrap() error { return e.error }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
+
+	"github.com/walletauth/walletauth"
 )
 
 // Every error names the path at fault and ends in what to do about it.
@@ -14,9 +17,35 @@ func refused(path, what, mend string) error {
 	return fmt.Errorf("filestore: %s: %s: %s", path, what, mend)
 }
 
+// unreadableError is an error that is walletauth.ErrUnreadable too.
+type unreadableError struct{ error }
+
+func (e unreadableError) Is(target error) bool { return target == walletauth.ErrUnreadable }
+
+func (e unreadableError) Unwrap() error { return e.error }
+
 // unreadable is an error about the content of a session file.
 func unreadable(path string, err error) error {
-	return fmt.Errorf("filestore: %s: %w: restore the file, or remove it and log in again: %s", path, err, removal(path))
+	return unreadableError{fmt.Errorf("filestore: %s: %w: log in again, which replaces the file, or restore it", path, withoutPrefix{err})}
+}
+
+// withoutPrefix is an error whose text does not name the package once more.
+type withoutPrefix struct{ error }
+
+func (e withoutPrefix) Error() string { return strings.TrimPrefix(e.error.Error(), "walletauth: ") }
+
+func (e withoutPrefix) Unwrap() error { return e.error }
+
+func tooLarge(path string, size int) error {
+	return fmt.Errorf("filestore: %s: the session takes %d bytes, and more than %d could not be read back: nothing was stored; shorten what makes it so large", path, size, maxFile)
+}
+
+func noFolder() error {
+	return errors.New("filestore: neither Store.App nor Store.Dir is set: set App to the name of your program, so that no other program shares its sessions, or Dir to a folder")
+}
+
+func notAnApp(app string) error {
+	return fmt.Errorf("filestore: Store.App is %q and must be a name or a path with slashes inside the user's configuration folder: use letters, digits, dots, dashes and underscores, \"my-tool\" or \"my-tool/sessions\" for example", app)
 }
 
 // failed is an error of the system, the path in it replaced by the whole one.
@@ -60,12 +89,20 @@ func checkIsFolder(path string, info fs.FileInfo) error {
 	return nil
 }
 
+// checkSession is checkFile for a file whose place a login may take.
+func checkSession(path string, info fs.FileInfo) error {
+	if err := checkFile(path, info); err != nil {
+		return unreadableError{err}
+	}
+	return nil
+}
+
 func checkFile(path string, info fs.FileInfo) error {
 	if info.Mode()&fs.ModeSymlink != 0 {
-		return refused(path, "it is a symbolic link, which others may turn elsewhere", "remove the link and log in again: "+removal(path))
+		return refused(path, "it is a symbolic link, which others may turn elsewhere", "remove the link: "+removal(path))
 	}
 	if !info.Mode().IsRegular() {
-		return refused(path, "it is not a regular file", "move it away and log in again")
+		return refused(path, "it is not a regular file", "move it away")
 	}
 	return checkPrivate(path, info, 0o600)
 }

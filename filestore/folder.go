@@ -6,10 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
-// maxFile bounds what is read: a session has about 2 KiB.
+// maxFile bounds what is read and written: a session has about 2 KiB.
 const maxFile = 1 << 20
 
 // folder is the open folder of the sessions. All files are reached through its
@@ -21,20 +22,33 @@ type folder struct {
 	root *os.Root
 }
 
-// resolveDir makes dir, or the default, an absolute path.
-func resolveDir(dir string) (string, error) {
+// resolveDir makes dir, or else the folder of app, an absolute path.
+func resolveDir(dir, app string) (string, error) {
 	if dir == "" {
-		config, err := os.UserConfigDir()
-		if err != nil {
-			return "", noDefault(err)
-		}
-		dir = filepath.Join(config, "walletauth")
+		return appDir(app)
 	}
 	path, err := filepath.Abs(dir)
 	if err != nil {
 		return "", failed("resolve", dir, err, "set Store.Dir to an absolute path")
 	}
 	return path, nil
+}
+
+// appDir takes names that every system takes, so that a program which works on
+// one works on all.
+func appDir(app string) (string, error) {
+	if app == "" {
+		return "", noFolder()
+	}
+	odd := func(r rune) bool { return r < ' ' || r == 0x7f || strings.ContainsRune(`\:*?"<>|`, r) }
+	if app == "." || !fs.ValidPath(app) || strings.ContainsFunc(app, odd) || !filepath.IsLocal(filepath.FromSlash(app)) {
+		return "", notAnApp(app)
+	}
+	config, err := os.UserConfigDir()
+	if err != nil {
+		return "", noDefault(err)
+	}
+	return filepath.Join(config, filepath.FromSlash(app)), nil
 }
 
 // openFolder opens a folder that is there and private.
@@ -138,11 +152,12 @@ func (f *folder) isEmpty() bool {
 	return errors.Is(err, io.EOF)
 }
 
-// read returns a file's content and identity. The error is fs.ErrNotExist if
-// there is none.
+// read returns a session file's content and identity. The error is
+// fs.ErrNotExist if there is none. A file that is refused counts as unreadable:
+// a login may replace it, since the new file is this user's alone.
 func (f *folder) read(name string) (data []byte, info fs.FileInfo, err error) {
 	// A root follows links that stay inside it, hence the look before.
-	if err := f.check(name); err != nil {
+	if err := f.check(name, checkSession); err != nil {
 		return nil, nil, err
 	}
 	err = retry(func() error {
@@ -153,12 +168,16 @@ func (f *folder) read(name string) (data []byte, info fs.FileInfo, err error) {
 		return nil, nil, fs.ErrNotExist
 	}
 	if err != nil {
-		return nil, nil, failed("read", f.file(name), err, grant(f.file(name), 0o600))
+		denied := isDenied(err)
+		if err = failed("read", f.file(name), err, grant(f.file(name), 0o600)); denied {
+			err = unreadableError{err}
+		}
+		return nil, nil, err
 	}
 	if len(data) > maxFile {
 		return nil, nil, unreadable(f.file(name), errors.New("it is larger than any session"))
 	}
-	return data, info, checkFile(f.file(name), info)
+	return data, info, checkSession(f.file(name), info)
 }
 
 // readOnce reads through one open file: should it be replaced meanwhile, then
@@ -179,7 +198,7 @@ func (f *folder) readOnce(name string) ([]byte, fs.FileInfo, error) {
 
 // check says whether name may be opened. The error is fs.ErrNotExist if there
 // is nothing.
-func (f *folder) check(name string) error {
+func (f *folder) check(name string, checkFile func(path string, info fs.FileInfo) error) error {
 	info, err := f.root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fs.ErrNotExist

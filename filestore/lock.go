@@ -42,7 +42,7 @@ func (f *folder) lock(ctx context.Context, name string) (unlock func() error, er
 // still the one that others will find: if somebody removed it between our
 // opening and locking it, they would lock another.
 func (f *folder) tryLock(l *flock.Flock, name string) (bool, error) {
-	if err := f.check(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := f.check(name, checkFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
 	var held bool

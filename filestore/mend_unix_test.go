@@ -41,11 +41,11 @@ var spoils = map[string]spoiled{
 	"symlink out of the folder": {spoilFarLink, fileOf, "it is a symbolic link", false},
 	"symlink to nothing":        {spoilDanglingLink, fileOf, "it is a symbolic link", false},
 	"symlink as the folder":     {spoilFolderLink, dirOf, "it is a symbolic link", false},
-	"empty file":                {content(func(b []byte) []byte { return nil }), fileOf, "it is empty: restore the file, or remove it and log in again: rm ", false},
+	"empty file":                {content(func(b []byte) []byte { return nil }), fileOf, "it is empty: log in again, which replaces the file, or restore it", false},
 	"file of something else":    {content(func(b []byte) []byte { return []byte(`{"token":"refresh-secret"}`) }), fileOf, "it is not a session file of this version", false},
 	"file of a later version":   {content(func(b []byte) []byte { return bytes.Replace(b, []byte(" 1 "), []byte(" 2 "), 1) }), fileOf, "it is not a session file of this version", false},
 	"file cut to its first line": {content(func(b []byte) []byte { return b[:bytes.IndexByte(b, '\n')] }), fileOf,
-		"the session is not valid JSON: restore the file, or remove it and log in again: rm ", false},
+		"the session is not valid JSON: log in again, which replaces the file, or restore it", false},
 	"truncated file": {content(func(b []byte) []byte { return b[:len(b)-5] }), fileOf, "the session is not valid JSON", false},
 	"file with a hole in it": {content(func(b []byte) []byte {
 		return bytes.Replace(b, []byte("refresh-secret-000001"), nil, 1)
@@ -57,28 +57,41 @@ var spoils = map[string]spoiled{
 	"space and quote in the names": {chmod(fileOf, 0o644), fileOf, "run chmod 600 '", true},
 }
 
-// Load and Update must refuse what is spoiled, name the path and give a
-// command; that command, run by a shell, must help.
+// place is a Store over a folder that holds session 1 and was spoiled.
+func (row spoiled) place(t *testing.T, name string) (st *filestore.Store, file string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "sessions")
+	if strings.HasPrefix(name, "space") {
+		dir = filepath.Join(t.TempDir(), "Application Support", "it's")
+	}
+	st = &filestore.Store{Dir: dir}
+	save(t, st, "k", 1)
+	file = only(t, dir, ".session")
+	row.spoil(t, dir, file)
+	return st, file
+}
+
+// Load and Update must refuse what is spoiled, name the path and say what to do:
+// a command, which is run here by a shell and must help, or to log in again.
 func TestRefusalSaysHowToMendIt(t *testing.T) {
 	for name, row := range spoils {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "sessions")
-			if strings.HasPrefix(name, "space") {
-				dir = filepath.Join(t.TempDir(), "Application Support", "it's")
-			}
-			st := &filestore.Store{Dir: dir}
-			save(t, st, "k", 1)
-			file := only(t, dir, ".session")
-			row.spoil(t, dir, file)
-
+			st, file := row.place(t, name)
+			at := row.at(st.Dir, file)
 			err := st.Update(t.Context(), "k", put(2))
-			checkRefusal(t, err, row.at(dir, file), row.want)
-			if row.at(dir, file) != lockOf(dir, file) { // a Load needs no lock
-				_, loadErr := (&filestore.Store{Dir: dir}).Load(t.Context(), "k")
-				checkRefusal(t, loadErr, row.at(dir, file), row.want)
+			checkRefusal(t, err, at, row.want)
+			if at != lockOf(st.Dir, file) { // a Load needs no lock
+				_, loadErr := (&filestore.Store{Dir: st.Dir}).Load(t.Context(), "k")
+				checkRefusal(t, loadErr, at, row.want)
+			}
+			if got, want := errors.Is(err, walletauth.ErrUnreadable), at == file; got != want {
+				t.Errorf("ErrUnreadable: %v, want %v: %v", got, want, err)
 			}
 			mend := command.FindString(strings.ReplaceAll(err.Error(), `'\''`, "\x00"))
 			mend = strings.ReplaceAll(mend, "\x00", `'\''`)
+			if mend == "" && !strings.Contains(err.Error(), "log in again") {
+				t.Fatalf("error %q says nothing to do", err)
+			}
 			if out, err := exec.Command("sh", "-c", mend).CombinedOutput(); err != nil {
 				t.Fatalf("the command %q does not run: %v: %s", mend, err, out)
 			}
@@ -86,11 +99,56 @@ func TestRefusalSaysHowToMendIt(t *testing.T) {
 				if got := load(t, st, "k"); got != 1 {
 					t.Errorf("after %q the session is %d, want 1", mend, got)
 				}
-			} else if s, err := st.Load(t.Context(), "k"); !errors.Is(err, walletauth.ErrNoSession) {
-				t.Errorf("after %q: %v, %v, want ErrNoSession", mend, s, err)
 			}
 			save(t, st, "k", 3)
+			if got := load(t, st, "k"); got != 3 {
+				t.Errorf("after a login the session is %d, want 3", got)
+			}
 		})
+	}
+}
+
+func TestLoginAndLogoutGoThroughWhatCannotBeRead(t *testing.T) {
+	for name, row := range spoils {
+		if row.at("dir", "file") != "file" {
+			continue // a folder or a lock: nobody's session
+		}
+		t.Run(name, func(t *testing.T) {
+			st, file := row.place(t, name)
+			save(t, st, "k", 2)
+			for _, reader := range []*filestore.Store{st, {Dir: st.Dir}} {
+				if got := load(t, reader, "k"); got != 2 {
+					t.Errorf("after a login the session is %d, want 2", got)
+				}
+			}
+			checkMode(t, file, 0o600)
+			st, file = row.place(t, name)
+			must(t, walletauth.Delete(t.Context(), st, "k"))
+			if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("after a logout the file is there: %v", err)
+			}
+			if s, err := st.Load(t.Context(), "k"); !errors.Is(err, walletauth.ErrNoSession) {
+				t.Errorf("after a logout: %v, %v, want ErrNoSession", s, err)
+			}
+		})
+	}
+}
+
+// A login that followed the link would write where somebody else wants it.
+func TestLoginReplacesALinkAndNotWhatItLeadsTo(t *testing.T) {
+	dir, far := private(t), filepath.Join(t.TempDir(), "far")
+	st := &filestore.Store{Dir: dir}
+	save(t, st, "k", 1)
+	file := only(t, dir, ".session")
+	must(t, os.WriteFile(far, []byte("precious"), 0o644))
+	must(t, os.Remove(file))
+	must(t, os.Symlink(far, file))
+	save(t, st, "k", 2)
+	if got := load(t, st, "k"); got != 2 {
+		t.Errorf("session %d, want 2", got)
+	}
+	if data, err := os.ReadFile(far); err != nil || string(data) != "precious" {
+		t.Errorf("the link's target is now %q, %v", data, err)
 	}
 }
 
@@ -187,7 +245,7 @@ func TestThingsThatAreNoFileAreRefused(t *testing.T) {
 			must(t, os.Remove(file))
 			must(t, make(file))
 			_, err := st.Load(t.Context(), "k")
-			checkRefusal(t, err, file, "it is not a regular file: move it away and log in again")
+			checkRefusal(t, err, file, "it is not a regular file: move it away")
 			checkRefusal(t, st.Update(t.Context(), "k", put(2)), file, "it is not a regular file")
 		})
 	}
@@ -336,6 +394,12 @@ func deniedWorker(w *workerSide) error {
 	}
 	s, err := w.store().Load(w.context(), "k")
 	fmt.Println(s != nil && *s == *session(1), err)
+	if err := os.Chmod(files[0], 0); err != nil {
+		return err
+	}
+	fmt.Println("login", walletauth.Save(w.context(), w.store(), "k", session(2)))
+	s, err = w.store().Load(w.context(), "k")
+	fmt.Println(s != nil && *s == *session(2), err)
 	return nil
 }
 
@@ -352,6 +416,9 @@ func TestMissingRightsAreNamed(t *testing.T) {
 	// The file may not be read: other keys are unaffected.
 	w.expect("Update false <nil>")
 	w.expect("Load true filestore: read DIR/" + sum + ".session: permission denied: let this user in: chmod 600 DIR/" + sum + ".session")
+	w.expect("true <nil>")
+	// A login does not have to read it.
+	w.expect("login <nil>")
 	w.expect("true <nil>")
 	must(t, w.wait())
 }

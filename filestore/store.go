@@ -12,29 +12,37 @@ import (
 	"sync"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/keylock"
 )
 
-// maxCached bounds the sessions kept in memory, at about 2 KiB each. More keys
-// than that work as well, only that a Load may have to read its file.
-const maxCached = 1024
-
-// Store is a [walletauth.TokenStore] in files. The zero value is ready to use.
-// Fields are not changed after first use. A Store is safe for concurrent use,
-// as are any number of Stores, in any number of processes, over one folder. It
-// must not be copied after first use.
+// Store is a [walletauth.TokenStore] in files. App or Dir is required. Fields are
+// not changed after first use. A Store is safe for concurrent use, as are any
+// number of Stores, in any number of processes, over one folder. It must not be
+// copied after first use.
+//
+// Sessions that were read are kept in memory, up to 32 MiB of them. More work as
+// well, only that a Load may have to read its file.
 type Store struct {
+	// App names the program: the sessions are in the folder of that name in
+	// os.UserConfigDir, so that programs do not share their sessions. It may be
+	// a path with slashes, "my-tool/sessions", and should be if the program
+	// keeps other files in "my-tool": others must not be able to open the folder
+	// of the sessions. Default: none; it is not used if Dir is set.
+	App string
+
 	// Dir is the folder of the sessions. It is made with mode 0700 if it is
 	// missing. One that exists must be a folder of this user that others
 	// cannot open, and no symbolic link; an empty one is made so. A relative
-	// path is resolved once, at first use. Default: the folder walletauth in
-	// os.UserConfigDir.
+	// path is resolved once, at first use. Default: as App says. If both are
+	// set, Dir is the folder, so that a program with an App may let its user
+	// choose another place.
 	Dir string
 
 	// Codec writes a session down. Default: walletauth.JSONCodec, which
 	// writes the tokens in clear.
 	Codec walletauth.Codec
 
-	// AllowNetworkFS permits a Dir on a network file system (NFS, SMB, 9P,
+	// AllowNetworkFS permits a folder on a network file system (NFS, SMB, 9P,
 	// FUSE and the like), which is refused otherwise: locks there may be
 	// local to each machine, or be lost while they are held without anybody
 	// being told, and two processes that refresh at once cost the user the
@@ -42,32 +50,30 @@ type Store struct {
 	// several machines belong into Redis or PostgreSQL.
 	AllowNetworkFS bool
 
-	// updates lets one Update of each key through to the lock file, so that a
-	// process polls it only once. It stays empty: a MemoryStore excludes the
-	// Updates of a key from each other, and that is all it is for.
-	updates walletauth.MemoryStore
+	// keys lets one Update of each key through to the lock file, so that a
+	// process polls it only once.
+	keys keylock.Mutex
 
-	resolve    sync.Once // guards path and pathErr
-	path       string
-	pathErr    error
-	cacheMutex sync.RWMutex // guards cache
-	cache      map[string]cached
+	resolve sync.Once // guards path and pathErr
+	path    string
+	pathErr error
+	cache   cache
 }
 
-var _ walletauth.TokenStore = (*Store)(nil)
-
-// cached is a session and the file it was read from.
-type cached struct {
-	file    fs.FileInfo
-	session *walletauth.Session
-}
+var (
+	_ walletauth.TokenStore = (*Store)(nil)
+	_ walletauth.Replacer   = (*Store)(nil)
+)
 
 // Load returns the session of key, which is shared. It costs one stat while the
 // file is as it was, waits for nobody and ignores ctx.
 //
-// The errors: one wrapping [walletauth.ErrNoSession] if there is no session;
-// else what is wrong with the folder or the file, naming it and saying how to
-// mend it, and wrapping the system's error if there is one.
+// The errors: one wrapping [walletauth.ErrNoSession] if there is no session; one
+// wrapping [walletauth.ErrUnreadable] if its file is damaged, larger than 1 MiB,
+// of another format, sealed by a key that the Codec lacks, or open to others;
+// that Dir and App are missing; else what is wrong with the folder or the file.
+// Each names the path, says how to mend it, and wraps the system's error if there
+// is one.
 func (s *Store) Load(_ context.Context, key string) (*walletauth.Session, error) {
 	dir, err := s.dir()
 	if err != nil {
@@ -76,11 +82,13 @@ func (s *Store) Load(_ context.Context, key string) (*walletauth.Session, error)
 	path := filepath.Join(dir, fileName(key))
 	file, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.remember(key, cached{})
+		s.cache.forget(key)
 		return nil, fmt.Errorf("filestore: %s: %w", path, walletauth.ErrNoSession)
 	}
-	if session := s.recall(key, file); session != nil {
-		return session, nil
+	if err == nil {
+		if session := s.cache.get(key, file); session != nil {
+			return session, nil
+		}
 	}
 	f, err := openFolder(dir, s.AllowNetworkFS)
 	if err != nil {
@@ -94,21 +102,40 @@ func (s *Store) Load(_ context.Context, key string) (*walletauth.Session, error)
 // Update is [walletauth.TokenStore.Update]. The ctx given to fn ends when ctx
 // does. If the disk has no room for another session, it has ended before fn is
 // called, with the reason as its cause: fn can still delete, and what it returns
-// is tried to be stored, but it should spend no refresh token. What fn returns
+// is tried to be stored, but it should use up no refresh token. What fn returns
 // is stored even if ctx has ended by then.
 //
 // The errors: that of fn; that of ctx, if it ended while waiting for another
-// Update of key; that the session cannot be encoded; else what is wrong with
-// the folder or the file, as for Load. With any of them the stored session
-// stays, except that after a failed sync of the folder the new one is in place
-// and may not survive a power failure.
+// Update of key; that the session cannot be encoded or takes more than 1 MiB;
+// else what is wrong with the folder or the file, as for Load. With any of them
+// the stored session stays, except that after a failed sync of the folder the
+// new one is in place and may not survive a power failure.
 func (s *Store) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
-	return s.updates.Update(ctx, key, func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
-		return nil, s.update(ctx, key, fn)
+	return s.exclusively(ctx, key, func(f *folder) error { return s.update(ctx, f, key, fn) })
+}
+
+// Replace is [walletauth.Replacer.Replace]. What the file holds does not matter,
+// nor whose it is. The errors are those of Update without fn.
+func (s *Store) Replace(ctx context.Context, key string, session *walletauth.Session) error {
+	return s.exclusively(ctx, key, func(f *folder) error {
+		if session == nil {
+			return s.delete(f, key)
+		}
+		previous, err := f.root.Lstat(fileName(key))
+		if err != nil {
+			previous = nil // there is none, or the write will say what is wrong
+		}
+		return s.write(f, key, session, previous)
 	})
 }
 
-func (s *Store) update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) (err error) {
+// exclusively calls fn under the lock of key.
+func (s *Store) exclusively(ctx context.Context, key string, fn func(*folder) error) (err error) {
+	leave, err := s.keys.Lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	f, err := s.makeFolder()
 	if err != nil {
 		return err
@@ -122,6 +149,10 @@ func (s *Store) update(ctx context.Context, key string, fn func(context.Context,
 	if err := f.remove(tempName(key)); err != nil { // a crashed writer's
 		return err
 	}
+	return fn(f)
+}
+
+func (s *Store) update(ctx context.Context, f *folder, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) (err error) {
 	current, err := s.read(f, key)
 	if err != nil && !errors.Is(err, walletauth.ErrNoSession) {
 		return err
@@ -148,7 +179,7 @@ func (s *Store) read(f *folder, key string) (cached, error) {
 	name := fileName(key)
 	data, file, err := f.read(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.remember(key, cached{})
+		s.cache.forget(key)
 		return cached{}, fmt.Errorf("filestore: %s: %w", f.file(name), walletauth.ErrNoSession)
 	}
 	if err != nil {
@@ -159,7 +190,7 @@ func (s *Store) read(f *folder, key string) (cached, error) {
 		return cached{}, unreadable(f.file(name), err)
 	}
 	c := cached{file, session}
-	s.remember(key, c)
+	s.cache.put(key, c)
 	return c, nil
 }
 
@@ -171,6 +202,9 @@ func (s *Store) write(f *folder, key string, next *walletauth.Session, previous 
 	if err != nil {
 		return err
 	}
+	if len(data) > maxFile {
+		return tooLarge(f.file(fileName(key)), len(data))
+	}
 	stored, err := s.parse(key, data)
 	if err != nil {
 		return fmt.Errorf("filestore: the codec cannot read what it wrote, so nothing was stored: %w", err)
@@ -179,12 +213,12 @@ func (s *Store) write(f *folder, key string, next *walletauth.Session, previous 
 	if err != nil {
 		return err
 	}
-	s.remember(key, cached{file, stored})
+	s.cache.put(key, cached{file, stored})
 	return nil
 }
 
 func (s *Store) delete(f *folder, key string) error {
-	s.remember(key, cached{})
+	s.cache.forget(key)
 	if err := f.remove(fileName(key)); err != nil {
 		return err
 	}
@@ -199,7 +233,7 @@ func (s *Store) codec() walletauth.Codec {
 }
 
 func (s *Store) dir() (string, error) {
-	s.resolve.Do(func() { s.path, s.pathErr = resolveDir(s.Dir) })
+	s.resolve.Do(func() { s.path, s.pathErr = resolveDir(s.Dir, s.App) })
 	return s.path, s.pathErr
 }
 
@@ -209,45 +243,6 @@ func (s *Store) makeFolder() (*folder, error) {
 		return nil, err
 	}
 	return makeFolder(dir, s.AllowNetworkFS)
-}
-
-// recall returns the session of key if file is the one it was read from. That
-// no other session ever has the same identity is folder.stamp's doing. The
-// mode is compared so that a file opened to others is noticed at once.
-func (s *Store) recall(key string, file fs.FileInfo) *walletauth.Session {
-	if file == nil {
-		return nil
-	}
-	s.cacheMutex.RLock()
-	c, ok := s.cache[key]
-	s.cacheMutex.RUnlock()
-	if ok && file.ModTime().Equal(c.file.ModTime()) && file.Size() == c.file.Size() &&
-		file.Mode() == c.file.Mode() && os.SameFile(file, c.file) {
-		return c.session
-	}
-	return nil
-}
-
-// remember keeps c for key, or forgets key if c is empty. Which session makes
-// room for a new one is left to chance: it is as good as any order for users
-// in turn, and keeps no books.
-func (s *Store) remember(key string, c cached) {
-	s.cacheMutex.Lock()
-	defer s.cacheMutex.Unlock()
-	delete(s.cache, key)
-	if c.session == nil {
-		return
-	}
-	for victim := range s.cache {
-		if len(s.cache) < maxCached {
-			break
-		}
-		delete(s.cache, victim)
-	}
-	if s.cache == nil {
-		s.cache = make(map[string]cached)
-	}
-	s.cache[key] = c
 }
 
 func fileName(key string) string { return hash(key) + ".session" }

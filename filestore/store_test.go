@@ -32,10 +32,22 @@ func TestStoreKeepsTheContract(t *testing.T) {
 	for name, codec := range map[string]walletauth.Codec{"in clear": nil, "sealed": sealed(t)} {
 		t.Run(name, func(t *testing.T) {
 			walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
-				return &filestore.Store{Dir: t.TempDir(), Codec: codec}
+				return corruptible{&filestore.Store{Dir: t.TempDir(), Codec: codec}}
 			})
 		})
 	}
+}
+
+// corruptible is a Store whose files can be damaged.
+type corruptible struct{ *filestore.Store }
+
+func (c corruptible) Corrupt(t testing.TB, key string) {
+	t.Helper()
+	sum := sha256.Sum256([]byte(key))
+	file := filepath.Join(c.Dir, hex.EncodeToString(sum[:])+".session")
+	info, err := os.Lstat(file)
+	must(t, err)
+	must(t, os.Truncate(file, info.Size()-1))
 }
 
 // Two Stores over one folder are as two processes: nothing in memory is shared.
@@ -126,18 +138,58 @@ func TestLoadOfNothingMakesNothing(t *testing.T) {
 	}
 }
 
-func TestDirDefaultsToTheUsersConfiguration(t *testing.T) {
+// configFolder is a home of the test's own.
+func configFolder(t *testing.T) string {
+	t.Helper()
 	home := t.TempDir()
 	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "AppData"} {
 		t.Setenv(name, home)
 	}
-	save(t, &filestore.Store{}, "k", 1)
 	config, err := os.UserConfigDir()
-	if err != nil {
-		t.Fatal(err)
+	must(t, err)
+	return config
+}
+
+func TestAppIsAFolderInTheUsersConfiguration(t *testing.T) {
+	config := configFolder(t)
+	for app, dir := range map[string]string{
+		"my-tool": "my-tool", "my-tool-testnet": "my-tool-testnet", "org/tool/sessions": filepath.Join("org", "tool", "sessions"), ".tool": ".tool",
+	} {
+		save(t, &filestore.Store{App: app}, "k", 1)
+		if got := load(t, &filestore.Store{Dir: filepath.Join(config, dir)}, "k"); got != 1 {
+			t.Errorf("App %q: session %d, want 1", app, got)
+		}
 	}
-	if got := load(t, &filestore.Store{Dir: filepath.Join(config, "walletauth")}, "k"); got != 1 {
+	if s, err := (&filestore.Store{App: "another"}).Load(t.Context(), "k"); !errors.Is(err, walletauth.ErrNoSession) {
+		t.Errorf("another App shares the session: %v, %v", s, err)
+	}
+}
+
+func TestDirComesBeforeApp(t *testing.T) {
+	config, dir := configFolder(t), private(t)
+	save(t, &filestore.Store{App: "my-tool", Dir: dir}, "k", 1)
+	if got := load(t, &filestore.Store{Dir: dir}, "k"); got != 1 {
 		t.Errorf("session %d, want 1", got)
+	}
+	if _, err := os.Lstat(filepath.Join(config, "my-tool")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder of App was made: %v", err)
+	}
+}
+
+func TestStoreWithoutAFolderIsAnError(t *testing.T) {
+	configFolder(t)
+	const neither = "neither Store.App nor Store.Dir is set: set App to the name of your program"
+	for app, want := range map[string]string{
+		"": neither, ".": "Store.App is", "..": "Store.App is", "../other": "Store.App is", "/etc": "Store.App is", "a//b": "Store.App is",
+		"a/": "Store.App is", `a\b`: "Store.App is", "C:tool": "Store.App is", "a\nb": "Store.App is", "what?": "Store.App is",
+	} {
+		st := &filestore.Store{App: app}
+		_, loadErr := st.Load(t.Context(), "k")
+		for _, err := range []error{loadErr, st.Update(t.Context(), "k", put(1)), st.Replace(t.Context(), "k", session(1))} {
+			if err == nil || errors.Is(err, walletauth.ErrNoSession) || errors.Is(err, walletauth.ErrUnreadable) || !strings.Contains(err.Error(), want) {
+				t.Errorf("App %q: error %v, want one that says %q", app, err, want)
+			}
+		}
 	}
 }
 
@@ -220,17 +272,54 @@ func TestModificationTimeOnlyGrows(t *testing.T) {
 	}
 }
 
-func TestMoreKeysThanTheCacheHolds(t *testing.T) {
+// large is session n, its file of a size in bytes.
+func large(t *testing.T, n, size int) *walletauth.Session {
+	t.Helper()
+	dir := private(t)
+	save(t, &filestore.Store{Dir: dir}, "k", n)
+	info, err := os.Lstat(only(t, dir, ".session"))
+	must(t, err)
+	s := session(n)
+	s.AccessToken += strings.Repeat("x", size-int(info.Size()))
+	return s
+}
+
+const mib = 1 << 20
+
+func TestMoreSessionsThanTheCacheHolds(t *testing.T) {
+	st := &filestore.Store{Dir: private(t)}
+	const keys = 40 // of a MiB each, and the cache has 32
+	for n := range keys {
+		must(t, walletauth.Save(t.Context(), st, fmt.Sprint(n), large(t, n, mib)))
+	}
+	for n := range keys {
+		if s, err := st.Load(t.Context(), fmt.Sprint(n)); err != nil || s.RefreshToken != session(n).RefreshToken {
+			t.Fatalf("session %d: %v, %v", n, s, err)
+		}
+	}
+}
+
+// What can be stored can be read back: the one limit holds for both.
+func TestSessionOfMoreThanAMiBIsRefusedWhenItIsSaved(t *testing.T) {
 	dir := private(t)
 	st := &filestore.Store{Dir: dir}
-	const keys = 1100
-	for n := 1; n <= keys; n++ {
-		save(t, st, fmt.Sprint(n), n)
-	}
-	for n := 1; n <= keys; n++ {
-		if got := load(t, st, fmt.Sprint(n)); got != n {
-			t.Fatalf("session %d, want %d", got, n)
+	save(t, st, "k", 1)
+	tooLarge := large(t, 2, mib+1)
+	for what, err := range map[string]error{
+		"Save":    walletauth.Save(t.Context(), st, "k", tooLarge),
+		"Replace": st.Replace(t.Context(), "k", tooLarge),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "the session takes 1048577 bytes, and more than 1048576 could not be read back") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: error %v", what, err)
 		}
+	}
+	if got := load(t, &filestore.Store{Dir: dir}, "k"); got != 1 {
+		t.Errorf("session %d, want the old one", got)
+	}
+	largest := large(t, 3, mib)
+	must(t, walletauth.Save(t.Context(), st, "k", largest))
+	if s, err := (&filestore.Store{Dir: dir}).Load(t.Context(), "k"); err != nil || *s != *largest {
+		t.Errorf("the largest session: %v", err)
 	}
 }
 
@@ -383,6 +472,27 @@ func BenchmarkLoad(b *testing.B) {
 	})
 }
 
+// BenchmarkLoadInTurn loads as many keys in turn as a server has users, which is
+// the worst order for a cache.
+func BenchmarkLoadInTurn(b *testing.B) {
+	for _, keys := range []int{1, 1000, 2000, 10_000} {
+		b.Run(fmt.Sprint(keys), func(b *testing.B) {
+			st := &filestore.Store{Dir: private(b)}
+			all := make([]string, keys)
+			for i := range all {
+				all[i] = fmt.Sprintf("user-%d", i)
+				save(b, st, all[i], i)
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if _, err := st.Load(b.Context(), all[i%keys]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkUpdate(b *testing.B) {
 	st := &filestore.Store{Dir: private(b)}
 	b.ReportAllocs()
@@ -395,7 +505,7 @@ func TestMissingConfigurationFolderIsAnError(t *testing.T) {
 	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "AppData"} {
 		t.Setenv(name, "")
 	}
-	st := &filestore.Store{}
+	st := &filestore.Store{App: "my-tool"}
 	_, err := st.Load(t.Context(), "k")
 	for _, err := range []error{err, st.Update(t.Context(), "k", put(1))} {
 		if err == nil || errors.Is(err, walletauth.ErrNoSession) || !strings.Contains(err.Error(), "set Store.Dir") {

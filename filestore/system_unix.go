@@ -43,6 +43,9 @@ func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// isDenied reports whether the file's own mode keeps this user out.
+func isDenied(err error) bool { return errors.Is(err, fs.ErrPermission) }
+
 func isReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
 
 func grant(path string, mode fs.FileMode) string {

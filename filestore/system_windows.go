@@ -52,6 +52,10 @@ func isDiskFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
 }
 
+// isDenied is false, since access is also denied while another program has the
+// file open, which passes.
+func isDenied(error) bool { return false }
+
 func isReadOnly(err error) bool { return errors.Is(err, windows.ERROR_WRITE_PROTECT) }
 
 func grant(path string, _ fs.FileMode) string {

@@ -12,8 +12,9 @@
 // [NewUnstartedServer] and [Server.RoundTripper]: requests are then handled
 // in memory, and the server's time is the bubble's.
 //
-// [TestStore] checks that a [walletauth.TokenStore] keeps its contract, and
-// [TestProcesses] that it does so between processes.
+// [TestStore] checks that a [walletauth.TokenStore] keeps its contract, with
+// [Corrupter] also where a stored session cannot be read, and [TestProcesses]
+// that it does so between processes.
 //
 // # What the server does
 //
@@ -24,7 +25,8 @@
 // It is stricter than the API may be. Where WalletKit leaves something
 // undocumented the server assumes what breaks a careless client: a refresh
 // token works once, and one that comes back a second time ends the session.
-// [Config] has a switch for each such assumption. The time of login,
+// [Config] has a switch for each such assumption, and [Config.ReuseGrace] for a
+// server that forgives a repeated refresh token for a while. The time of login,
 // created_at, and the id of a session stay the same through refreshes.
 //
 // Every request needs the header X-WalletKit-Project-ID, and one on behalf of
@@ -39,7 +41,11 @@
 // are taken on trust.
 //
 // What the server refuses, it refuses with WalletKit's ErrorResponse, the JSON
-// object {"code": null, "error": "..."}. No error says a token.
+// object {"code": null, "error": "..."}, whose text says what would have been
+// right, allowed values included. Only a 401 says what the API's says, for any
+// reason; the violation that goes with it tells more. No error says a token.
+//
+// Pages in a browser may call it if their origin is in [Config.CORS].
 //
 // # Failing on purpose
 //

@@ -4,9 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
+	"path"
+	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -101,15 +106,15 @@ func (s *Server) serve(e *endpoint, w http.ResponseWriter, r *http.Request) {
 func (s *Server) admit(e *endpoint, r *http.Request) (*request, error) {
 	for _, name := range []string{"Authorization", "X-WalletKit-Project-ID", "X-WalletKit-Token-Source"} {
 		if len(r.Header.Values(name)) > 1 {
-			return nil, breach(http.StatusBadRequest, name+" was sent twice")
+			return nil, breach(http.StatusBadRequest, name+" was sent twice: send it once")
 		}
 	}
 	switch r.Header.Get("X-WalletKit-Project-ID") {
 	case s.config.projectID():
 	case "":
-		return nil, breach(http.StatusBadRequest, "X-WalletKit-Project-ID is missing")
+		return nil, breach(http.StatusBadRequest, fmt.Sprintf("X-WalletKit-Project-ID is missing: here it is %q", s.config.projectID()))
 	default:
-		return nil, breach(http.StatusForbidden, "X-WalletKit-Project-ID names an unknown project")
+		return nil, breach(http.StatusForbidden, fmt.Sprintf("X-WalletKit-Project-ID names an unknown project: here it is %q (walletauthtest.Config.ProjectID)", s.config.projectID()))
 	}
 	if !e.bearer {
 		s.admitPublic(e, r)
@@ -127,21 +132,23 @@ func (s *Server) admitPublic(e *endpoint, r *http.Request) {
 	}
 	s.counters.add(func(c *Stats) { c.NeedlessBearers++ })
 	if e.pattern == RefreshToken {
-		s.violate(e.pattern, "Authorization does not belong on a refresh")
+		s.violate(e.pattern, "Authorization does not belong on a refresh: leave it out")
 	}
 }
+
+var tokenSources = []string{"walletkit", "firebase", "supabase"}
 
 func (s *Server) admitBearer(e *endpoint, r *http.Request) (*login, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return nil, asBreach(errUnauthorized, "Authorization has no bearer")
+		return nil, asBreach(errUnauthorized, "Authorization has no bearer: send the word Bearer, a space and an access token")
 	}
-	switch r.Header.Get("X-WalletKit-Token-Source") {
-	case "walletkit", "firebase", "supabase":
-	case "": // the API does without, and so does its own SDK
-		s.violate(e.pattern, "X-WalletKit-Token-Source is missing")
+	switch source := r.Header.Get("X-WalletKit-Token-Source"); {
+	case slices.Contains(tokenSources, source):
+	case source == "": // the API does without, and so does its own SDK
+		s.violate(e.pattern, "X-WalletKit-Token-Source is missing: send one of "+list(tokenSources))
 	default:
-		return nil, breach(http.StatusBadRequest, "X-WalletKit-Token-Source is not walletkit, firebase or supabase")
+		return nil, breach(http.StatusBadRequest, "X-WalletKit-Token-Source is not one of "+list(tokenSources))
 	}
 	session := s.sessions.bearer(token, s.now())
 	if session == nil {
@@ -155,7 +162,7 @@ func (s *Server) attribute(r *http.Request, session *login) error {
 	s.counters.user(session.userID, func(c *UserStats) { c.Requests++ })
 	if meant := r.Header.Get(UserHeader); meant != "" && meant != session.userID {
 		s.counters.add(func(c *Stats) { c.WrongUser++ })
-		return breach(http.StatusForbidden, UserHeader+" and the bearer belong to different users")
+		return breach(http.StatusForbidden, fmt.Sprintf("%s and the bearer belong to different users: the bearer is of %q", UserHeader, session.userID))
 	}
 	return nil
 }
@@ -206,7 +213,33 @@ func (s *Server) refuse(pattern string, w http.ResponseWriter, err error) {
 }
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
-	s.refuse(r.Method+" "+r.URL.Path, w, refuse(http.StatusNotFound, "no such endpoint"))
+	message := "no such endpoint: the paths are in the constants of walletauthtest, and Server.Handle adds more"
+	clean := path.Clean("/" + r.URL.Path)
+	if methods := s.methods(clean); len(methods) > 0 {
+		message = fmt.Sprintf("no such endpoint: %s takes %s", clean, list(methods))
+	}
+	s.refuse(r.Method+" "+r.URL.Path, w, refuse(http.StatusNotFound, message))
+}
+
+// methods returns those that a path of the API takes, none if there is no such
+// path.
+func (s *Server) methods(path string) (methods []string) {
+	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+		r := &http.Request{Method: method, URL: &url.URL{Path: path}}
+		if _, pattern := s.mux.Handler(r); pattern != "/" {
+			methods = append(methods, method)
+		}
+	}
+	return methods
+}
+
+// list is "a, b or c".
+func list(values []string) string {
+	last := len(values) - 1
+	if last < 1 {
+		return strings.Join(values, "")
+	}
+	return strings.Join(values[:last], ", ") + " or " + values[last]
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
@@ -215,8 +248,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // fails only if the client has gone
 }
 
-// decode reads the JSON object of a request into a struct whose fields are
-// strings. Errors quote nothing of it.
+// decode reads the JSON object of a request into a struct, whose fields it names
+// if it cannot. Errors quote nothing of the body.
 func decode(r *request, into any) error {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/json" {
@@ -224,12 +257,36 @@ func decode(r *request, into any) error {
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil || len(body) > maxBody {
-		return breach(http.StatusBadRequest, "the body is too large")
+		return breach(http.StatusBadRequest, fmt.Sprintf("the body is larger than %d bytes", maxBody))
 	}
-	if err := json.Unmarshal(body, into); err != nil {
-		return breach(http.StatusBadRequest, "the body is not a JSON object of the documented form")
+	err = json.Unmarshal(body, into)
+	if wrongType, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrongType.Field != "" {
+		return breach(http.StatusBadRequest, fmt.Sprintf("%s is not a JSON %s", wrongType.Field, jsonName(wrongType.Type)))
+	}
+	if err != nil {
+		return breach(http.StatusBadRequest, "the body is not a JSON object"+members(into))
 	}
 	return nil
+}
+
+func jsonName(t reflect.Type) string {
+	if t.Kind() == reflect.String {
+		return "string"
+	}
+	return "object"
+}
+
+// members names what a struct takes.
+func members(into any) string {
+	t := reflect.TypeOf(into).Elem()
+	if t.Kind() != reflect.Struct {
+		return ""
+	}
+	var names []string
+	for i := range t.NumField() {
+		names = append(names, t.Field(i).Tag.Get("json"))
+	}
+	return " with " + strings.Join(names, ", ")
 }
 
 // require takes names and values in turn and refuses the first value that is

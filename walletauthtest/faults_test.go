@@ -39,7 +39,7 @@ func TestFaults(t *testing.T) {
 			}
 		}, 0},
 		{"a redirect", fault{Status: 307, Header: http.Header{"Location": {"/elsewhere"}}}, func(c *client, r reply) {
-			c.wantRefusal("where it leads", r, 404, "no such endpoint")
+			c.wantRefusal("where it leads", r, 404, "no such endpoint: the paths are in the constants of walletauthtest, and Server.Handle adds more")
 		}, 0},
 		{"a reply that breaks off", fault{Header: http.Header{"Content-Length": {"100"}}, Body: `{"id":"`}, func(c *client, r reply) {
 			if r.status != 200 || r.body != `{"id":"` || !errors.Is(r.err, io.ErrUnexpectedEOF) {

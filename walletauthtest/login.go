@@ -135,7 +135,7 @@ func (s *Server) getSessionChallenge(r *request) (any, error) {
 		return nil, err
 	}
 	if !s.challenges.has(codeProof(code)) {
-		return nil, refuse(http.StatusNotFound, "no such session challenge")
+		return nil, refuse(http.StatusNotFound, "no such session challenge: code is what login-with-magic-link or create-session-challenge answered, until verify-login has used it")
 	}
 	return sessionChallenge{ID: "challenge-" + code, Code: code, Completed: true}, nil
 }
@@ -193,7 +193,7 @@ func (s *Server) verifyLogin(r *request) (any, error) {
 	}
 	userID, ok := s.challenges.take(proof)
 	if !ok {
-		return nil, refuse(http.StatusBadRequest, "no login was begun that this verifies")
+		return nil, refuse(http.StatusBadRequest, "no login was begun that this verifies: begin one for this user, by login-with-email for example; each verifies once")
 	}
 	return s.loggedIn(userID)
 }
@@ -218,7 +218,7 @@ func (p *proofOfLogin) proof() (string, error) {
 	switch {
 	case p.VerificationCode != "":
 		if p.VerificationCode != VerificationCode {
-			return "", refuse(http.StatusBadRequest, "the verification code is wrong")
+			return "", refuse(http.StatusBadRequest, "the verification code is wrong: it is always "+VerificationCode)
 		}
 		return emailProof(p.UserID), require("user_id", p.UserID)
 	case p.SIWEMessage != "":

@@ -145,7 +145,7 @@ func TestVendorSDKLogsInInEveryWay(t *testing.T) {
 			if row.user != "" && session.UserID != row.user {
 				t.Errorf("logged in as %q, want %q", session.UserID, row.user)
 			}
-			s.wantRefusal("the same proof again", s.post("POST /users/verify-login", row.proof(got)), 400, "no login was begun that this verifies")
+			s.wantRefusal("the same proof again", s.post("POST /users/verify-login", row.proof(got)), 400, "no login was begun that this verifies: begin one for this user, by login-with-email for example; each verifies once")
 			s.wantStatus("wallets", s.post("GET /wallets", ""), 200)
 		})
 	}
@@ -159,8 +159,8 @@ func TestWhatTheAPIToleratesIsServedAndNoted(t *testing.T) {
 	c.wantStatus("no token source", c.send(walletauthtest.ListWallets, "", bare), 200)
 	c.wantStatus("a refresh with a bearer", c.send(walletauthtest.RefreshToken, refreshBody(s), bare), 200)
 	want := []string{
-		"GET /wallets: X-WalletKit-Token-Source is missing",
-		"POST /users/refresh-token: Authorization does not belong on a refresh",
+		"GET /wallets: X-WalletKit-Token-Source is missing: send one of walletkit, firebase or supabase",
+		"POST /users/refresh-token: Authorization does not belong on a refresh: leave it out",
 	}
 	if diff := cmp.Diff(want, srv.Violations()); diff != "" {
 		t.Errorf("Violations (-want +got):\n%s", diff)

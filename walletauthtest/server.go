@@ -34,9 +34,24 @@ type Config struct {
 	// NewSessionID gives the session a new id at every refresh; the old id is
 	// then as spent as the old refresh token. Default: the id stays.
 	NewSessionID bool
+	// ReuseGrace is for how long, from its first use, a spent refresh token is
+	// answered as it was then: with the same tokens, however often it comes. That is
+	// no violation and counts as Stats.Repeats. Such a grace is how some servers
+	// forgive a client that lost the answer to a refresh. Default: none, so that
+	// reuse ends the session at once.
+	ReuseGrace time.Duration
 	// OneAccessToken ends the old access token at every refresh. Default: it
 	// works until it expires, so that requests under way are not refused.
 	OneAccessToken bool
+
+	// CORS lists the origins whose pages may call the server from a browser, each
+	// as a browser sends it ("http://127.0.0.1:8080"), or "*" for all. Their
+	// preflights are answered, and replies may be read by them, refusals too. The
+	// request headers that they may set are Authorization, Content-Type,
+	// X-WalletKit-Project-ID, X-WalletKit-Token-Source and UserHeader; cookies are
+	// not. Default: none, and preflights are refused. An entry that is no origin
+	// panics in NewServer, since no browser would ever send it.
+	CORS []string
 
 	// Clock is the server's time: tokens expire by it, replies are dated by
 	// it, delays wait for it. Default: the time of package time, which in a
@@ -121,6 +136,7 @@ func NewServer(config Config) *Server {
 // then the caller closes it, unless config.TB is set.
 func NewUnstartedServer(config Config) *Server {
 	s := &Server{URL: "https://walletkit.test", config: config, mux: http.NewServeMux()}
+	checkOrigins(config.CORS)
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.handleEndpoints()
 	if config.TB != nil {
@@ -195,11 +211,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.serving.Done()
 	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 	s.counters.add(func(c *Stats) { c.Requests++ })
-	if clean := path.Clean("/" + r.URL.Path); r.URL.Path != clean && r.URL.Path != clean+"/" {
+	s.allowOrigin(w, r)
+	switch clean := path.Clean("/" + r.URL.Path); {
+	case isPreflight(r):
+		s.preflight(w, r)
+	case r.URL.Path != clean && r.URL.Path != clean+"/":
 		s.notFound(w, r) // ServeMux would redirect, which the API does not
-		return
+	default:
+		s.mux.ServeHTTP(w, r)
 	}
-	s.mux.ServeHTTP(w, r)
 }
 
 func (s *Server) enter() bool {

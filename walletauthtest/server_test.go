@@ -160,17 +160,17 @@ func TestRefusesWrongHeaders(t *testing.T) {
 		return h
 	}
 	wantRefusals(t, srv, live, []refusal{
-		{"no project", walletauthtest.ListWallets, "", with("X-WalletKit-Project-ID"), 400, "X-WalletKit-Project-ID is missing"},
-		{"another project", walletauthtest.ListWallets, "", with("X-WalletKit-Project-ID", "p2"), 403, "X-WalletKit-Project-ID names an unknown project"},
-		{"two projects", walletauthtest.ListWallets, "", with("X-WalletKit-Project-ID", "project", "project"), 400, "X-WalletKit-Project-ID was sent twice"},
-		{"no project at login", walletauthtest.LoginAnonymously, "", http.Header{"X-WalletKit-Project-ID": nil}, 400, "X-WalletKit-Project-ID is missing"},
+		{"no project", walletauthtest.ListWallets, "", with("X-WalletKit-Project-ID"), 400, `X-WalletKit-Project-ID is missing: here it is "project"`},
+		{"another project", walletauthtest.ListWallets, "", with("X-WalletKit-Project-ID", "p2"), 403, `X-WalletKit-Project-ID names an unknown project: here it is "project" (walletauthtest.Config.ProjectID)`},
+		{"two projects", walletauthtest.ListWallets, "", with("X-WalletKit-Project-ID", "project", "project"), 400, "X-WalletKit-Project-ID was sent twice: send it once"},
+		{"no project at login", walletauthtest.LoginAnonymously, "", http.Header{"X-WalletKit-Project-ID": nil}, 400, `X-WalletKit-Project-ID is missing: here it is "project"`},
 		{"no bearer", walletauthtest.ListWallets, "", with("Authorization"), 401, unauthorized},
 		{"a key in place of a bearer", walletauthtest.ListWallets, "", with("Authorization", "Basic eDp5"), 401, unauthorized},
 		{"an empty bearer", walletauthtest.ListWallets, "", with("Authorization", "Bearer "), 401, unauthorized},
-		{"two bearers", walletauthtest.ListWallets, "", with("Authorization", "Bearer a", "Bearer b"), 400, "Authorization was sent twice"},
+		{"two bearers", walletauthtest.ListWallets, "", with("Authorization", "Bearer a", "Bearer b"), 400, "Authorization was sent twice: send it once"},
 		{"an unknown bearer", walletauthtest.ListWallets, "", with("Authorization", "Bearer guessed"), 401, unauthorized},
 		{"a refresh token for a bearer", walletauthtest.ListWallets, "", with("Authorization", "Bearer "+live.RefreshToken), 401, unauthorized},
-		{"a token source that is none", walletauthtest.ListWallets, "", with("X-WalletKit-Token-Source", "auth0"), 400, "X-WalletKit-Token-Source is not walletkit, firebase or supabase"},
+		{"a token source that is none", walletauthtest.ListWallets, "", with("X-WalletKit-Token-Source", "auth0"), 400, "X-WalletKit-Token-Source is not one of walletkit, firebase or supabase"},
 		{"logout without a bearer", walletauthtest.Logout, "", nil, 401, unauthorized},
 		{"passkey registration without a bearer", walletauthtest.BeginPasskeyRegistration, "", nil, 401, unauthorized},
 	})
@@ -184,13 +184,13 @@ func TestRefusesWrongRefreshes(t *testing.T) {
 	wantRefusals(t, srv, live, []refusal{
 		{"a refresh that is a form", walletauthtest.RefreshToken, refreshBody(live), http.Header{"Content-Type": {asForm}}, 400, "Content-Type is not application/json"},
 		{"a refresh without a type", walletauthtest.RefreshToken, refreshBody(live), http.Header{"Content-Type": nil}, 400, "Content-Type is not application/json"},
-		{"a refresh that is no JSON", walletauthtest.RefreshToken, `{"session_id":`, nil, 400, "the body is not a JSON object of the documented form"},
-		{"a refresh that is an array", walletauthtest.RefreshToken, `[]`, nil, 400, "the body is not a JSON object of the documented form"},
-		{"a refresh with more behind it", walletauthtest.RefreshToken, refreshBody(live) + "{}", nil, 400, "the body is not a JSON object of the documented form"},
-		{"a refresh with a number", walletauthtest.RefreshToken, `{"session_id":1,"refresh_token":"r"}`, nil, 400, "the body is not a JSON object of the documented form"},
+		{"a refresh that is no JSON", walletauthtest.RefreshToken, `{"session_id":`, nil, 400, "the body is not a JSON object with session_id, refresh_token"},
+		{"a refresh that is an array", walletauthtest.RefreshToken, `[]`, nil, 400, "the body is not a JSON object with session_id, refresh_token"},
+		{"a refresh with more behind it", walletauthtest.RefreshToken, refreshBody(live) + "{}", nil, 400, "the body is not a JSON object with session_id, refresh_token"},
+		{"a refresh with a number", walletauthtest.RefreshToken, `{"session_id":1,"refresh_token":"r"}`, nil, 400, "session_id is not a JSON string"},
 		{"a refresh without the session", walletauthtest.RefreshToken, `{"refresh_token":"r"}`, nil, 400, "session_id is missing"},
 		{"a refresh without the token", walletauthtest.RefreshToken, `{"session_id":"s"}`, nil, 400, "refresh_token is missing"},
-		{"a refresh of a MiB", walletauthtest.RefreshToken, strings.Repeat(" ", 1<<20) + refreshBody(live), nil, 400, "the body is too large"},
+		{"a refresh of a MiB", walletauthtest.RefreshToken, strings.Repeat(" ", 1<<20) + refreshBody(live), nil, 400, "the body is larger than 1048576 bytes"},
 		{"an unknown refresh token", walletauthtest.RefreshToken, `{"session_id":"s","refresh_token":"r"}`, nil, 401, unauthorized},
 		{"an access token for a refresh token", walletauthtest.RefreshToken, fmt.Sprintf(`{"session_id":%q,"refresh_token":%q}`, live.ID, live.AccessToken), nil, 401, unauthorized},
 		{"the id of another session", walletauthtest.RefreshToken, fmt.Sprintf(`{"session_id":%q,"refresh_token":%q}`, other.ID, live.RefreshToken), nil, 401, unauthorized},
@@ -205,20 +205,22 @@ func TestRefusesWrongLoginsWalletsAndPaths(t *testing.T) {
 		{"a login without an address", walletauthtest.LoginWithEmail, `{}`, nil, 400, "email is missing"},
 		{"a login without a wallet", walletauthtest.LoginWithWallet, `{}`, nil, 400, "sign_in_wallet is missing"},
 		{"a challenge without a code", walletauthtest.GetSessionChallenge, "", nil, 400, "code is missing"},
-		{"a challenge that is not there", walletauthtest.GetSessionChallenge + "?code=x", "", nil, 404, "no such session challenge"},
-		{"a code that was never sent", walletauthtest.VerifyLogin, `{"user_id":"u","verification_code":"123456"}`, nil, 400, "no login was begun that this verifies"},
-		{"a wrong code", walletauthtest.VerifyLogin, `{"user_id":"u","verification_code":"1"}`, nil, 400, "the verification code is wrong"},
+		{"a challenge that is not there", walletauthtest.GetSessionChallenge + "?code=x", "", nil, 404, "no such session challenge: code is what login-with-magic-link or create-session-challenge answered, until verify-login has used it"},
+		{"a code that was never sent", walletauthtest.VerifyLogin, `{"user_id":"u","verification_code":"123456"}`, nil, 400, "no login was begun that this verifies: begin one for this user, by login-with-email for example; each verifies once"},
+		{"a wrong code", walletauthtest.VerifyLogin, `{"user_id":"u","verification_code":"1"}`, nil, 400, "the verification code is wrong: it is always 123456"},
+		{"a passkey that is a string", walletauthtest.VerifyLogin, `{"passkey_credential_assertion_response":"x"}`, nil, 400, "passkey_credential_assertion_response is not a JSON object"},
+		{"a login that is a string", walletauthtest.VerifyLogin, `"x"`, nil, 400, "the body is not a JSON object with user_id, verification_code, siwe_message, signature, session_challenge_code, passkey_credential_assertion_response"},
 		{"a login that proves nothing", walletauthtest.VerifyLogin, `{}`, nil, 400, "none of verification_code, siwe_message, session_challenge_code and passkey_credential_assertion_response is there"},
-		{"a wallet without a network", walletauthtest.CreateWallet, `{"name":"n","control_mode":"user"}`, bearer(live.AccessToken), 400, "network is missing"},
-		{"a wallet on another network", walletauthtest.CreateWallet, `{"network":"base","name":"n","control_mode":"user"}`, bearer(live.AccessToken), 400, "network is not one of WalletKit's"},
+		{"a wallet without a network", walletauthtest.CreateWallet, `{"name":"n","control_mode":"user"}`, bearer(live.AccessToken), 400, "network is missing: send one of Ethereum, Polygon, Base, Avalanche, Polkadot or Vara"},
+		{"a wallet on another network", walletauthtest.CreateWallet, `{"network":"base","name":"n","control_mode":"user"}`, bearer(live.AccessToken), 400, "network is not one of Ethereum, Polygon, Base, Avalanche, Polkadot or Vara"},
 		{"a wallet without a name", walletauthtest.CreateWallet, `{"network":"Base","control_mode":"user"}`, bearer(live.AccessToken), 400, "name is missing"},
-		{"a wallet without a mode", walletauthtest.CreateWallet, `{"network":"Base","name":"n"}`, bearer(live.AccessToken), 400, "control_mode is missing"},
-		{"a wallet with another mode", walletauthtest.CreateWallet, `{"network":"Base","name":"n","control_mode":"mine"}`, bearer(live.AccessToken), 400, "control_mode is not developer or user"},
-		{"wallets on another network", walletauthtest.ListWallets + "?network=Solana", "", bearer(live.AccessToken), 400, "network is not one of WalletKit's"},
-		{"an unknown path", "GET /users/me", "", bearer(live.AccessToken), 404, "no such endpoint"},
-		{"an unknown method", "DELETE /wallets", "", bearer(live.AccessToken), 404, "no such endpoint"},
-		{"a path with a slash too many", "GET /wallets/", "", bearer(live.AccessToken), 404, "no such endpoint"},
-		{"a path with two slashes", "GET //wallets", "", bearer(live.AccessToken), 404, "no such endpoint"},
+		{"a wallet without a mode", walletauthtest.CreateWallet, `{"network":"Base","name":"n"}`, bearer(live.AccessToken), 400, "control_mode is missing: send one of developer or user"},
+		{"a wallet with another mode", walletauthtest.CreateWallet, `{"network":"Base","name":"n","control_mode":"mine"}`, bearer(live.AccessToken), 400, "control_mode is not one of developer or user"},
+		{"wallets on another network", walletauthtest.ListWallets + "?network=Solana", "", bearer(live.AccessToken), 400, "network is not one of Ethereum, Polygon, Base, Avalanche, Polkadot or Vara"},
+		{"an unknown path", "GET /users/me", "", bearer(live.AccessToken), 404, "no such endpoint: the paths are in the constants of walletauthtest, and Server.Handle adds more"},
+		{"an unknown method", "DELETE /wallets", "", bearer(live.AccessToken), 404, "no such endpoint: /wallets takes GET or POST"},
+		{"a path with a slash too many", "GET /wallets/", "", bearer(live.AccessToken), 404, "no such endpoint: /wallets takes GET or POST"},
+		{"a path with two slashes", "GET //wallets", "", bearer(live.AccessToken), 404, "no such endpoint: /wallets takes GET or POST"},
 	})
 }
 
@@ -281,12 +283,89 @@ func TestReuseOfARefreshTokenEndsTheSession(t *testing.T) {
 	if diff := cmp.Diff(walletauthtest.UserStats{Requests: 1, Refreshes: 1, Reuses: 1}, srv.User("user-1")); diff != "" {
 		t.Errorf("User (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"POST /users/refresh-token: a refresh token was used twice"}, srv.Violations()); diff != "" {
+	if diff := cmp.Diff([]string{"POST /users/refresh-token: a refresh token was used twice: send the one that the last refresh answered with"}, srv.Violations()); diff != "" {
 		t.Errorf("Violations (-want +got):\n%s", diff)
 	}
 	if got := srv.Refreshes(first.ID); got != 1 {
 		t.Errorf("Refreshes = %d, want 1", got)
 	}
+}
+
+func TestReuseGrace(t *testing.T) {
+	grace := func(t *testing.T, test func(c *client, srv *walletauthtest.Server, first *walletauth.Session)) {
+		synctest.Test(t, func(t *testing.T) {
+			srv := walletauthtest.NewUnstartedServer(walletauthtest.Config{ReuseGrace: 30 * time.Second, NewSessionID: true})
+			defer srv.Close()
+			test(newClient(t, srv), srv, srv.Login("user-1"))
+		})
+	}
+	t.Run("a spent token is answered as the first time within it", func(t *testing.T) {
+		grace(t, func(c *client, srv *walletauthtest.Server, first *walletauth.Session) {
+			second := c.mustRefresh(first)
+			third := c.mustRefresh(second)
+			time.Sleep(30*time.Second - time.Nanosecond)
+			for range 2 {
+				if diff := cmp.Diff(second, c.mustRefresh(first)); diff != "" {
+					t.Errorf("another answer than the first (-want +got):\n%s", diff)
+				}
+			}
+			c.mustRefresh(third)
+			want := walletauthtest.Stats{Requests: 5, Refreshes: 3, Repeats: 2}
+			if diff := cmp.Diff(want, srv.Stats()); diff != "" {
+				t.Errorf("Stats (-want +got):\n%s", diff)
+			}
+			if got := srv.Refreshes(first.ID); got != 3 {
+				t.Errorf("Refreshes = %d, want 3", got)
+			}
+		})
+	})
+	t.Run("after it reuse ends the session", func(t *testing.T) {
+		grace(t, func(c *client, srv *walletauthtest.Server, first *walletauth.Session) {
+			second := c.mustRefresh(first)
+			time.Sleep(30 * time.Second)
+			c.wantRefusal("the spent token", c.refresh(first), 401, unauthorized)
+			c.wantRefusal("the token that was good", c.refresh(second), 401, unauthorized)
+			if got := srv.Stats(); got.Reuses != 1 || got.Repeats != 0 {
+				t.Errorf("%d reuses and %d repeats, want 1 and 0", got.Reuses, got.Repeats)
+			}
+		})
+	})
+	t.Run("it forgives no wrong id", func(t *testing.T) {
+		grace(t, func(c *client, srv *walletauthtest.Server, first *walletauth.Session) {
+			mixed := *first
+			mixed.ID = c.mustRefresh(first).ID
+			c.wantRefusal("the spent token with the new id", c.refresh(&mixed), 401, unauthorized)
+			if got := srv.Stats().Reuses; got != 1 {
+				t.Errorf("Reuses = %d, want 1", got)
+			}
+		})
+	})
+	t.Run("it brings back no session that has ended", func(t *testing.T) {
+		grace(t, func(c *client, srv *walletauthtest.Server, first *walletauth.Session) {
+			c.mustRefresh(first)
+			srv.RevokeSessions("user-1")
+			c.wantRefusal("the spent token", c.refresh(first), 401, unauthorized)
+		})
+	})
+	t.Run("of many at once one refreshes and all have its answer", func(t *testing.T) {
+		srv := walletauthtest.NewServer(walletauthtest.Config{ReuseGrace: time.Hour, TB: t})
+		c, s := newClient(t, srv), srv.Login("user-1")
+		tokens := make(chan string, 32)
+		var all sync.WaitGroup
+		for range cap(tokens) {
+			all.Go(func() { tokens <- c.refresh(s).body })
+		}
+		all.Wait()
+		want := <-tokens
+		for range cap(tokens) - 1 {
+			if got := <-tokens; got != want {
+				t.Errorf("answers differ: %s and %s", got, want)
+			}
+		}
+		if got := srv.Stats(); got.Refreshes != 1 || got.Repeats != cap(tokens)-1 {
+			t.Errorf("%d refreshes and %d repeats, want 1 and %d", got.Refreshes, got.Repeats, cap(tokens)-1)
+		}
+	})
 }
 
 func TestConfigSwitchesWhatIsNotDocumented(t *testing.T) {
@@ -345,6 +424,24 @@ func TestRevoking(t *testing.T) {
 	if n := srv.RevokeAccess("user-1") + srv.RevokeSessions("user-1") + srv.RevokeAccess("nobody"); n != 0 {
 		t.Errorf("there is nothing left to revoke, and %d were", n)
 	}
+}
+
+func TestLogoutNeedsABearerThatWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := walletauthtest.NewUnstartedServer(walletauthtest.Config{AccessTokenTTL: time.Minute})
+		defer srv.Close()
+		c, s := newClient(t, srv), srv.Login("user-1")
+		c.wantRefusal("an unknown bearer", c.send(walletauthtest.Logout, "", bearer("guessed")), 401, unauthorized)
+		time.Sleep(time.Minute)
+		c.wantRefusal("an expired bearer", c.send(walletauthtest.Logout, "", bearer(s.AccessToken)), 401, unauthorized)
+		if got := srv.Stats().Logouts; got != 0 {
+			t.Errorf("Logouts = %d, want 0", got)
+		}
+		renewed := c.mustRefresh(s)
+		c.wantStatus("logout with the next bearer", c.send(walletauthtest.Logout, "", bearer(renewed.AccessToken)), 204)
+		c.wantRefusal("the bearer after it", c.list(renewed.AccessToken), 401, unauthorized)
+		c.wantRefusal("the refresh token after it", c.refresh(renewed), 401, unauthorized)
+	})
 }
 
 func TestLogoutEndsTheSession(t *testing.T) {
@@ -422,7 +519,7 @@ func TestUsersSeeTheirOwnWallets(t *testing.T) {
 	}
 	byID := walletauthtest.GetWallet + "?network=Base&id=" + base.ID
 	c.wantStatus("a wallet of one's own", c.send(byID, "", bearer(s.AccessToken)), 200)
-	c.wantRefusal("somebody else's wallet", c.send(byID, "", bearer(other.AccessToken)), 404, "no such wallet")
+	c.wantRefusal("somebody else's wallet", c.send(byID, "", bearer(other.AccessToken)), 404, "no such wallet: the ids are those that GET /wallets answers, with their networks")
 }
 
 func TestFindsClientsThatMixUpUsers(t *testing.T) {
@@ -468,7 +565,7 @@ func TestViolationsFailTheTestTheServerBelongsTo(t *testing.T) {
 	c.mustRefresh(s)
 	c.wantStatus("a spent token", c.refresh(s), 401)
 	c.wantStatus("an ended session, which is no violation", c.list(s.AccessToken), 401)
-	want := []string{"walletauthtest: the client broke the protocol: POST /users/refresh-token: a refresh token was used twice"}
+	want := []string{"walletauthtest: the client broke the protocol: POST /users/refresh-token: a refresh token was used twice: send the one that the last refresh answered with"}
 	if diff := cmp.Diff(want, tb.errors); diff != "" {
 		t.Errorf("errors (-want +got):\n%s", diff)
 	}

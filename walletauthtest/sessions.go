@@ -14,6 +14,7 @@ type sessions struct {
 	mu      sync.Mutex // guards all below, and the fields of every login
 	access  map[string]accessToken
 	refresh map[string]*login // by every refresh token issued, the spent ones too
+	spent   map[string]spending
 	users   map[string][]*login
 	ids     map[string]*login // by every id a session has had
 }
@@ -26,6 +27,13 @@ type login struct {
 	refreshes int
 	issued    int // access tokens so far
 	revoked   int // of these the first so many do not work
+}
+
+// spending is the first use of a refresh token.
+type spending struct {
+	at    time.Time
+	id    string // the session's, as it was sent
+	reply walletauth.Session
 }
 
 type accessToken struct {
@@ -93,6 +101,7 @@ func (st *sessions) begin(config Config, userID string, now time.Time) *walletau
 		st.refresh = make(map[string]*login)
 		st.users = make(map[string][]*login)
 		st.ids = make(map[string]*login)
+		st.spent = make(map[string]spending)
 	}
 	l := &login{userID: userID}
 	l.session = walletauth.Session{
@@ -142,61 +151,88 @@ func (st *sessions) bearer(token string, now time.Time) *login {
 }
 
 func (s *Server) refreshToken(r *request) (any, error) {
-	reply, err := s.refreshSession(r)
-	s.counters.add(func(c *Stats) {
-		if err != nil {
-			c.RefreshesRefused++
-			return
-		}
-		c.Refreshes++
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.counters.user(reply.UserID, func(c *UserStats) { c.Refreshes++ })
-	return reply, nil
-}
-
-func (s *Server) refreshSession(r *request) (*walletauth.Session, error) {
 	var in struct {
 		SessionID    string `json:"session_id"`
 		RefreshToken string `json:"refresh_token"`
 	}
-	if err := decode(r, &in); err != nil {
+	err := decode(r, &in)
+	if err == nil {
+		err = require("session_id", in.SessionID, "refresh_token", in.RefreshToken)
+	}
+	if err != nil {
+		s.counters.add(func(c *Stats) { c.RefreshesRefused++ })
 		return nil, err
 	}
-	if err := require("session_id", in.SessionID, "refresh_token", in.RefreshToken); err != nil {
+	done, err := s.sessions.renew(s.config, in.SessionID, in.RefreshToken, s.now())
+	s.countRenewal(done, err)
+	if err != nil {
 		return nil, err
 	}
-	reply, reusedBy, err := s.sessions.renew(s.config, in.SessionID, in.RefreshToken, s.now())
-	if reusedBy != "" {
-		s.counters.add(func(c *Stats) { c.Reuses++ })
-		s.counters.user(reusedBy, func(c *UserStats) { c.Reuses++ })
-	}
-	return reply, err
+	return done.reply, nil
+}
+
+func (s *Server) countRenewal(done renewal, err error) {
+	s.counters.add(func(c *Stats) {
+		switch {
+		case err != nil:
+			c.RefreshesRefused++
+		case done.repeated:
+			c.Repeats++
+		default:
+			c.Refreshes++
+		}
+		if done.reused {
+			c.Reuses++
+		}
+	})
+	s.counters.user(done.userID, func(u *UserStats) {
+		if err == nil && !done.repeated {
+			u.Refreshes++
+		}
+		if done.reused {
+			u.Reuses++
+		}
+	})
+}
+
+// renewal is what became of a refresh.
+type renewal struct {
+	reply    walletauth.Session
+	repeated bool   // the token was spent, and the reply is the first one
+	reused   bool   // the token was spent, which has ended the session
+	userID   string // whose refresh token it is, "" if nobody's
 }
 
 // renew spends a refresh token. If it has been spent before, the session ends,
-// since one of those who know the token must be a thief, and reusedBy is its
-// user.
-func (st *sessions) renew(config Config, id, token string, now time.Time) (_ *walletauth.Session, reusedBy string, _ error) {
+// since one of those who know the token must be a thief, unless the server is
+// told to forgive that for a while.
+func (st *sessions) renew(config Config, id, token string, now time.Time) (renewal, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	l, known := st.refresh[token]
+	if !known {
+		return renewal{}, errUnauthorized
+	}
+	done := renewal{userID: l.userID}
+	first, spent := st.spent[token]
 	switch {
-	case !known:
-		return nil, "", errUnauthorized
+	case spent && first.id == id && now.Sub(first.at) < config.ReuseGrace && !l.ended:
+		done.reply, done.repeated = first.reply, true
+		return done, nil
 	case l.session.RefreshToken != token:
-		l.ended = true
-		return nil, l.userID, asBreach(errUnauthorized, "a refresh token was used twice")
+		l.ended, done.reused = true, true
+		return done, asBreach(errUnauthorized, "a refresh token was used twice: send the one that the last refresh answered with")
 	case l.session.ID != id:
-		return nil, "", asBreach(errUnauthorized, "the refresh token was sent with the id of another session")
+		return done, asBreach(errUnauthorized, "the refresh token was sent with the id of another session: send the two of one reply")
 	case l.ended, !now.Before(l.session.RefreshTokenExpiresAt):
-		return nil, "", errUnauthorized
+		return done, errUnauthorized
 	}
 	st.rotate(config, l, now)
-	own := l.session
-	return &own, "", nil
+	done.reply = l.session
+	if l.session.RefreshToken != token && config.ReuseGrace > 0 {
+		st.spent[token] = spending{now, id, l.session}
+	}
+	return done, nil
 }
 
 func (st *sessions) rotate(config Config, l *login, now time.Time) {

@@ -5,13 +5,14 @@ import "sync"
 // Stats is what a [Server] has seen so far. Every count begins at zero and
 // only grows. A request is counted before its answer is sent.
 type Stats struct {
-	Requests         int // all that arrived, whatever became of them
+	Requests         int // all that arrived, preflights too, whatever became of them
 	Faults           int // requests that a Fault struck
 	Logins           int // sessions begun by a request; Server.Login is not counted
 	Logouts          int // sessions ended by a request
 	Refreshes        int // refreshes that were granted, also where a fault then lost the answer
 	RefreshesRefused int // refreshes answered 4xx; faults are not counted
-	Reuses           int // spent refresh tokens that came back
+	Repeats          int // spent refresh tokens that came back within Config.ReuseGrace
+	Reuses           int // spent refresh tokens that came back otherwise
 	Unauthorized     int // all answers 401, those to refreshes too; faults are not counted
 	NeedlessBearers  int // requests to a public endpoint that carried Authorization
 	WrongUser        int // requests whose UserHeader names another user than their bearer

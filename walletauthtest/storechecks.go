@@ -110,8 +110,9 @@ const glance = 200 * time.Millisecond
 func checkExclusion(t *storeTest) {
 	release := t.hold("k", generation("k", 1))
 	entered := make(chan struct{})
+	enter := sync.OnceFunc(func() { close(entered) })
 	second := t.updating(t.Context(), "k", func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
-		close(entered)
+		enter()
 		return s, nil
 	})
 	select {
@@ -193,8 +194,9 @@ func (t *storeTest) updateAtOnce(keys []string) {
 	errs := make(chan error, len(keys))
 	for _, key := range keys {
 		go func() {
+			enter := sync.OnceFunc(entered.Done)
 			errs <- t.store.Update(ctx, key, func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
-				entered.Done()
+				enter()
 				select {
 				case <-leave:
 					return generation(key, 1), nil
@@ -248,9 +250,9 @@ func (t *storeTest) wantWaitToEnd(ctx context.Context, end func()) {
 	t.Helper()
 	s := generation("k", 1)
 	release := t.hold("k", s)
-	called := make(chan struct{}, 1)
+	var called atomic.Bool
 	waiting := t.updating(ctx, "k", func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
-		called <- struct{}{}
+		called.Store(true)
 		return s, nil
 	})
 	end()
@@ -258,10 +260,8 @@ func (t *storeTest) wantWaitToEnd(ctx context.Context, end func()) {
 	if !errors.Is(err, ctx.Err()) && !errors.Is(err, context.Cause(ctx)) || err == nil {
 		t.broken("an Update that gave up waiting returned %v, want an error wrapping %v", err, ctx.Err())
 	}
-	select {
-	case <-called:
+	if called.Load() {
 		t.broken("the fn of an Update that gave up waiting was called")
-	default:
 	}
 	if err := release(); err != nil {
 		t.broken("the Update that was waited for: %v", err)
@@ -439,4 +439,178 @@ func checkOddKeys(t *storeTest) {
 			t.wantStored(oddKeys[i+1], generation(oddKeys[i+1], i+3))
 		}
 	}
+}
+
+// checkCalledAgain looks at what fn is given. A store that finds another session
+// in place when it is about to store calls fn again; here nothing changes while
+// fn runs, so that two calls with the same session had no reason.
+func checkCalledAgain(t *storeTest) {
+	for n := range 4 {
+		var given []*walletauth.Session
+		err := t.update("k", func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+			given = append(given, s)
+			return generation("k", n+1), nil
+		})
+		if err != nil {
+			t.broken("Update: %v", err)
+		}
+		if len(given) == 0 {
+			t.broken("Update returned without calling fn")
+		}
+		for i := 1; i < len(given); i++ {
+			if cmp.Equal(given[i-1], given[i]) {
+				t.broken("fn was called again with the session that it had been given")
+			}
+		}
+		t.wantStored("k", generation("k", n+1))
+	}
+}
+
+func checkSaveIfAbsent(t *storeTest) {
+	t.wantOnlyOneStored("nobody's")
+	release := t.hold("somebody's", generation("somebody's", 99))
+	others := t.saveIfAbsent("somebody's", 3)
+	time.Sleep(glance) // those who do not wait store now
+	if err := release(); err != nil {
+		t.broken("Update: %v", err)
+	}
+	if stored := others(); len(stored) > 0 {
+		t.broken("SaveIfAbsent stored %d times over the session of an Update that was running", len(stored))
+	}
+	t.wantStored("somebody's", generation("somebody's", 99))
+}
+
+func (t *storeTest) wantOnlyOneStored(key string) {
+	t.Helper()
+	stored := t.saveIfAbsent(key, 8)()
+	if len(stored) != 1 {
+		t.stop("of 8 SaveIfAbsent at once %d stored, want 1", len(stored))
+	}
+	t.wantStored(key, generation(key, stored[0]))
+}
+
+// saveIfAbsent starts n calls, each with a generation of its own, and returns
+// those generations that were reported as stored.
+func (t *storeTest) saveIfAbsent(key string, n int) (wait func() []int) {
+	t.Helper()
+	results := make([]<-chan int, n)
+	for i := range results {
+		results[i] = async(func() int {
+			stored, err := walletauth.SaveIfAbsent(t.Context(), t.store, key, generation(key, i+1))
+			if err != nil {
+				t.broken("SaveIfAbsent: %v", err)
+			}
+			if stored {
+				return i + 1
+			}
+			return 0
+		})
+	}
+	return func() (stored []int) {
+		for _, result := range results {
+			if n := await(t, result, "SaveIfAbsent"); n > 0 {
+				stored = append(stored, n)
+			}
+		}
+		return stored
+	}
+}
+
+func checkReplace(t *storeTest) {
+	t.save("other", generation("other", 1))
+	for n, s := range []*walletauth.Session{nil, generation("k", 1), generation("k", 2), nil, nil, generation("k", 3)} {
+		if err := await(t, t.replacing(t.Context(), "k", s), "Replace"); err != nil {
+			t.broken("Replace %d: %v", n, err)
+		}
+		t.wantLoaded("k", t.load("k"), s)
+		t.wantStored("k", s)
+	}
+	t.wantStored("other", generation("other", 1))
+}
+
+func checkReplaceWaits(t *storeTest) {
+	t.replacer()
+	release := t.hold("k", generation("k", 1))
+	login := t.replacing(t.Context(), "k", generation("k", 2))
+	if err := await(t, t.replacing(t.Context(), "other", generation("other", 1)), "Replace of another key"); err != nil {
+		t.broken("Replace of another key: %v", err)
+	}
+	select {
+	case err := <-login:
+		t.stop("Replace returned while the fn of an Update runs: %v", err)
+	case <-time.After(glance):
+	}
+	t.wantLoaded("k", t.load("k"), nil)
+	if err := release(); err != nil {
+		t.broken("the Update: %v", err)
+	}
+	if err := await(t, login, "Replace, after the end of the Update"); err != nil {
+		t.broken("Replace: %v", err)
+	}
+	t.wantStored("k", generation("k", 2))
+}
+
+func checkReplaceContext(t *storeTest) {
+	t.replacer()
+	release := t.hold("k", generation("k", 1))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	waiting := t.replacing(ctx, "k", generation("k", 2))
+	cancel()
+	if err := await(t, waiting, "a Replace that waits for an Update, after its ctx ended"); !errors.Is(err, context.Canceled) {
+		t.broken("a Replace that gave up waiting returned %v, want an error wrapping %v", err, context.Canceled)
+	}
+	if err := release(); err != nil {
+		t.broken("the Update: %v", err)
+	}
+	t.wantStored("k", generation("k", 1))
+}
+
+func checkUnreadable(t *storeTest) {
+	t.corrupted("k")
+	for range 2 { // the second answer may come from memory
+		got := t.load("k")
+		t.wantUnreadable("Load", got.err)
+		if got.session != nil {
+			t.broken("Load returns a session with its error")
+		}
+		t.wantUnreadable("Update", t.update("k", func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+			t.broken("fn is called with %v in place of a session that cannot be read", s)
+			return s, nil
+		}))
+	}
+}
+
+func (t *storeTest) wantUnreadable(who string, err error) {
+	t.Helper()
+	if !errors.Is(err, walletauth.ErrUnreadable) || errors.Is(err, walletauth.ErrNoSession) {
+		t.broken("%s of a session that cannot be read: error %v, want one wrapping ErrUnreadable", who, err)
+	}
+}
+
+func checkUnreadableAlone(t *storeTest) {
+	t.corrupted("k")
+	other := generation("other", 1)
+	t.save("other", other)
+	t.wantStored("other", other)
+	t.wantStored("nobody", nil)
+}
+
+func checkLoginOverUnreadable(t *storeTest) {
+	t.corrupted("k")
+	login := generation("k", 2)
+	err := await(t, async(func() error { return walletauth.Save(t.Context(), t.store, "k", login) }), "Save")
+	if err != nil {
+		t.stop("Save over a session that cannot be read: %v", err)
+	}
+	t.wantStored("k", login)
+}
+
+func checkLogoutOverUnreadable(t *storeTest) {
+	t.corrupted("k")
+	err := await(t, async(func() error { return walletauth.Delete(t.Context(), t.store, "k") }), "Delete")
+	if err != nil {
+		t.stop("Delete of a session that cannot be read: %v", err)
+	}
+	t.wantStored("k", nil)
 }

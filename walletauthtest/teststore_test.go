@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +37,9 @@ func TestStoresThatAreOddButRightPass(t *testing.T) {
 		"wraps ErrNoSession":                func() walletauth.TokenStore { return &wrappingStore{} },
 		"returns a new copy from each Load": func() walletauth.TokenStore { return &copyingStore{} },
 		"turns a panic of fn into an error": func() walletauth.TokenStore { return &recoveringStore{} },
+		"calls fn again with what it found": func() walletauth.TokenStore { return &guessingStore{} },
+		"has unreadable sessions":           func() walletauth.TokenStore { return &replacing{} },
+		"is a wrapper without Replace":      func() walletauth.TokenStore { return wrapper{new(walletauth.MemoryStore)} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			TestStore(t, func(*testing.T) walletauth.TokenStore { return store() })
@@ -75,6 +79,44 @@ func (st *recoveringStore) Update(ctx context.Context, key string, fn updateFunc
 		}()
 		return fn(ctx, s)
 	})
+}
+
+// guessingStore begins with the session that it knew last, and calls fn again
+// if that turns out not to be the one that is stored.
+type guessingStore struct {
+	walletauth.MemoryStore
+	known sync.Map
+}
+
+func (st *guessingStore) Update(ctx context.Context, key string, fn updateFunc) error {
+	return st.MemoryStore.Update(ctx, key, func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+		guess, _ := st.known.Swap(key, s)
+		if guess, ok := guess.(*walletauth.Session); ok && guess != s {
+			_, _ = fn(ctx, guess) // it is not what fn returns in the end
+		}
+		return fn(ctx, s)
+	})
+}
+
+// wrapper hides all but the methods of a TokenStore.
+type wrapper struct{ walletauth.TokenStore }
+
+func TestStoresWithoutAnAbilityAreToldWhatWasNotChecked(t *testing.T) {
+	const kept, none = "has unreadable sessions", "is a wrapper without Replace"
+	for name, want := range map[string]int{kept: 0, none: 2} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v",
+			"-test.run=^TestStoresThatAreOddButRightPass$/^"+strings.ReplaceAll(name, " ", "_")+"$")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		skipped := strings.Count(string(out), "--- SKIP: ")
+		told := strings.Count(string(out), " is no walletauth.Replacer, which is optional") +
+			strings.Count(string(out), " is no walletauthtest.Corrupter: ")
+		if skipped != want || told != want {
+			t.Errorf("%s: %d subtests skipped and %d times told why, want %d\n%s", name, skipped, told, want, out)
+		}
+	}
 }
 
 // A *testing.T cannot be faked, so every wrong store is tested by another

@@ -49,15 +49,20 @@ func (ws *wallets) of(userID string, wanted func(wallet) bool) []wallet {
 
 var networks = []string{"Ethereum", "Polygon", "Base", "Avalanche", "Polkadot", "Vara"}
 
-func checkNetwork(name string) error {
-	if err := require("network", name); err != nil {
-		return err
+var controlModes = []string{"developer", "user"}
+
+// checkOneOf refuses a value that is missing or not allowed, and says which are.
+func checkOneOf(name, value string, allowed []string) error {
+	if value == "" {
+		return breach(http.StatusBadRequest, name+" is missing: send one of "+list(allowed))
 	}
-	if !slices.Contains(networks, name) {
-		return breach(http.StatusBadRequest, "network is not one of WalletKit's")
+	if !slices.Contains(allowed, value) {
+		return breach(http.StatusBadRequest, name+" is not one of "+list(allowed))
 	}
 	return nil
 }
+
+func checkNetwork(name string) error { return checkOneOf("network", name, networks) }
 
 // listWallets answers with all wallets at once: page and page_size are not
 // documented well enough to be imitated.
@@ -84,7 +89,7 @@ func (s *Server) getWallet(r *request) (any, error) {
 	}
 	found := s.wallets.of(r.session.userID, func(w wallet) bool { return w.ID == id && w.Network == network })
 	if len(found) == 0 {
-		return nil, refuse(http.StatusNotFound, "no such wallet")
+		return nil, refuse(http.StatusNotFound, "no such wallet: the ids are those that GET /wallets answers, with their networks")
 	}
 	return found[0], nil
 }
@@ -104,11 +109,11 @@ func (s *Server) createWallet(r *request) (any, error) {
 	if err := checkNetwork(in.Network); err != nil {
 		return nil, err
 	}
-	if err := require("name", in.Name, "control_mode", in.ControlMode); err != nil {
+	if err := require("name", in.Name); err != nil {
 		return nil, err
 	}
-	if in.ControlMode != "developer" && in.ControlMode != "user" {
-		return nil, breach(http.StatusBadRequest, "control_mode is not developer or user")
+	if err := checkOneOf("control_mode", in.ControlMode, controlModes); err != nil {
+		return nil, err
 	}
 	if in.OwnerID == "" {
 		in.OwnerID = r.session.userID

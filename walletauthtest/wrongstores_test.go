@@ -3,8 +3,10 @@ package walletauthtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/walletauth/walletauth"
 )
@@ -23,6 +25,7 @@ var wrongStores = []struct {
 		"waiting ends when ctx is canceled",
 		"waiting ends at the deadline of ctx",
 		"an ended ctx is not waited with",
+		"SaveIfAbsent stores one of many",
 	}, nil},
 	{"loses every seventh write", fresh[losesWrites], []string{
 		"an Update is seen by the next Load",
@@ -95,6 +98,49 @@ var wrongStores = []struct {
 	}, nil},
 	{"gives fn a ctx of its own", fresh[ownContext], []string{
 		"fn gets a live ctx with the values of the caller's",
+	}, nil},
+	{"calls fn twice", fresh[callsTwice], []string{
+		"fn is called again only for another session",
+	}, nil},
+	{"replaces nothing", fresh[replacesNothing], []string{
+		"Replace stores and deletes",
+		"Replace waits for an Update",
+		"Replace ends its wait with ctx",
+		"an unreadable session gives way to a login",
+		"an unreadable session gives way to a logout",
+	}, nil},
+	{"does not delete by Replace", fresh[replaceKeepsOnNil], []string{
+		"Replace stores and deletes",
+		"an unreadable session gives way to a logout",
+	}, nil},
+	{"reads what is there before it replaces it", fresh[replaceReads], []string{
+		"an unreadable session gives way to a login",
+		"an unreadable session gives way to a logout",
+	}, nil},
+	{"replaces while an Update runs", fresh[replaceDoesNotWait], []string{
+		"Replace waits for an Update",
+		"Replace ends its wait with ctx",
+	}, nil},
+	{"ignores ctx while Replace waits", fresh[replaceIgnoresContext], []string{
+		"Replace ends its wait with ctx",
+	}, nil},
+	{"has no Replace and refuses what it cannot read", fresh[noReplace], []string{
+		"an unreadable session gives way to a login",
+		"an unreadable session gives way to a logout",
+	}, nil},
+	{"takes what it cannot read for no session", fresh[unreadableIsNone], []string{
+		"an unreadable session is ErrUnreadable",
+	}, nil},
+	{"has an error of its own for what it cannot read", fresh[ownUnreadable], []string{
+		"an unreadable session is ErrUnreadable",
+		"an unreadable session gives way to a login",
+		"an unreadable session gives way to a logout",
+	}, nil},
+	{"calls fn though it cannot read", fresh[updatesUnreadable], []string{
+		"an unreadable session is ErrUnreadable",
+	}, nil},
+	{"fails for all keys once one cannot be read", fresh[unreadableForAll], []string{
+		"an unreadable session is one key's alone",
 	}, nil},
 }
 
@@ -374,4 +420,175 @@ func (st *ownContext) Update(ctx context.Context, key string, fn updateFunc) err
 	return st.parts.Update(ctx, key, func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
 		return fn(context.Background(), s)
 	})
+}
+
+type callsTwice struct{ parts }
+
+func (st *callsTwice) Update(ctx context.Context, key string, fn updateFunc) error {
+	return st.parts.Update(ctx, key, func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+		if next, err := fn(ctx, s); err != nil {
+			return next, err
+		}
+		return fn(ctx, s)
+	})
+}
+
+// replacing is parts with Replace, and sessions that cannot be read. It is right.
+type replacing struct {
+	parts
+	unreadable map[string]bool // guarded by parts.mu
+}
+
+func (st *replacing) Corrupt(_ testing.TB, key string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.unreadable == nil {
+		st.unreadable = make(map[string]bool)
+	}
+	st.unreadable[key] = true
+}
+
+func (st *replacing) check(key string) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.unreadable[key] {
+		return fmt.Errorf("replacing: %w", walletauth.ErrUnreadable)
+	}
+	return nil
+}
+
+func (st *replacing) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	if err := st.check(key); err != nil {
+		return nil, err
+	}
+	return st.parts.Load(ctx, key)
+}
+
+func (st *replacing) Update(ctx context.Context, key string, fn updateFunc) error {
+	return st.parts.Update(ctx, key, func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+		if err := st.check(key); err != nil {
+			return s, err
+		}
+		return fn(ctx, s)
+	})
+}
+
+func (st *replacing) Replace(ctx context.Context, key string, s *walletauth.Session) error {
+	unlock, err := st.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	st.overwrite(key, s)
+	return nil
+}
+
+func (st *replacing) overwrite(key string, s *walletauth.Session) {
+	st.put(key, s)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	delete(st.unreadable, key)
+}
+
+type replacesNothing struct{ replacing }
+
+func (st *replacesNothing) Replace(context.Context, string, *walletauth.Session) error { return nil }
+
+type replaceKeepsOnNil struct{ replacing }
+
+func (st *replaceKeepsOnNil) Replace(ctx context.Context, key string, s *walletauth.Session) error {
+	if s == nil {
+		return nil
+	}
+	return st.replacing.Replace(ctx, key, s)
+}
+
+type replaceReads struct{ replacing }
+
+func (st *replaceReads) Replace(ctx context.Context, key string, s *walletauth.Session) error {
+	return st.Update(ctx, key, become(s))
+}
+
+type replaceDoesNotWait struct{ replacing }
+
+func (st *replaceDoesNotWait) Replace(_ context.Context, key string, s *walletauth.Session) error {
+	st.overwrite(key, s)
+	return nil
+}
+
+type replaceIgnoresContext struct{ replacing }
+
+func (st *replaceIgnoresContext) Replace(ctx context.Context, key string, s *walletauth.Session) error {
+	return st.replacing.Replace(context.WithoutCancel(ctx), key, s)
+}
+
+// noReplace has the others' methods and not Replace.
+type noReplace struct{ inner replacing }
+
+func (st *noReplace) Corrupt(t testing.TB, key string) { st.inner.Corrupt(t, key) }
+
+func (st *noReplace) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	return st.inner.Load(ctx, key)
+}
+
+func (st *noReplace) Update(ctx context.Context, key string, fn updateFunc) error {
+	return st.inner.Update(ctx, key, fn)
+}
+
+type unreadableIsNone struct{ replacing }
+
+func (st *unreadableIsNone) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	if st.check(key) != nil {
+		return nil, walletauth.ErrNoSession
+	}
+	return st.replacing.Load(ctx, key)
+}
+
+type ownUnreadable struct{ replacing }
+
+var errDamaged = errors.New("damaged")
+
+func (st *ownUnreadable) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	if st.check(key) != nil {
+		return nil, errDamaged
+	}
+	return st.replacing.Load(ctx, key)
+}
+
+func (st *ownUnreadable) Update(ctx context.Context, key string, fn updateFunc) error {
+	if st.check(key) != nil {
+		return errDamaged
+	}
+	return st.replacing.Update(ctx, key, fn)
+}
+
+// updatesUnreadable lets an Update store over what it cannot read: it passes
+// for a missing session.
+type updatesUnreadable struct{ replacing }
+
+func (st *updatesUnreadable) Update(ctx context.Context, key string, fn updateFunc) error {
+	return st.parts.Update(ctx, key, func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+		if st.check(key) == nil {
+			return fn(ctx, s)
+		}
+		next, err := fn(ctx, nil)
+		if err == nil {
+			st.mu.Lock()
+			defer st.mu.Unlock()
+			delete(st.unreadable, key)
+		}
+		return next, err
+	})
+}
+
+type unreadableForAll struct{ replacing }
+
+func (st *unreadableForAll) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	st.mu.Lock()
+	damaged := len(st.unreadable) > 0
+	st.mu.Unlock()
+	if damaged {
+		return nil, walletauth.ErrUnreadable
+	}
+	return st.replacing.Load(ctx, key)
 }
