@@ -17,7 +17,8 @@ type app struct {
 	in          io.Reader
 	out         io.Writer
 	err         *terminal
-	profileName string // --profile
+	profileName string   // --profile
+	session     *session // in use; nil before there is one
 }
 
 func newApp(in, out, err *os.File) *app {
@@ -25,11 +26,23 @@ func newApp(in, out, err *os.File) *app {
 }
 
 // run executes one command line and returns the exit code. The one place that
-// prints errors is here, so that every verb says them in the same form.
+// prints errors is here, so that every verb says them in the same form. What
+// failed is said before the wait for what is still under way.
 func (a *app) run(args []string) int {
 	root := a.command()
 	root.SetArgs(args)
-	err := root.ExecuteContext(context.Background())
+	code := a.say(root.ExecuteContext(context.Background()))
+	if a.session == nil {
+		return code
+	}
+	if closing := a.say(a.session.close(a.err)); code == exitOK {
+		return closing
+	}
+	return code
+}
+
+// say prints an error and returns its exit code.
+func (a *app) say(err error) int {
 	if err == nil {
 		return exitOK
 	}

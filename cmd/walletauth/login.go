@@ -136,11 +136,7 @@ func (p *profile) change(o loginOptions) (err error) {
 
 // isLoggedIn reports whether a session is stored, readable or not.
 func isLoggedIn(ctx context.Context, p *profile) bool {
-	store, err := newStore(unopenable{})
-	if err != nil {
-		return false
-	}
-	_, err = store.Load(ctx, p.key())
+	_, err := newStore(unopenable{}).Load(ctx, p.key())
 	return !errors.Is(err, walletauth.ErrNoSession)
 }
 

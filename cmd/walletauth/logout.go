@@ -30,13 +30,11 @@ func (a *app) logout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := openForLogout(p)
-	if err != nil {
-		return err
-	}
+	s := openForLogout(p)
+	a.session = s
 	err = a.err.wait(ctx, "Waiting for "+p.host(), s.transport.Logout)
 	if _, left := s.store.Load(ctx, p.key()); !errors.Is(left, walletauth.ErrNoSession) {
-		return errors.Join(err, s.close(a.err))
+		return err // nil if the store will take the logout at the end
 	}
 	if err != nil {
 		_, text := explain(err, a.profileName)
@@ -48,13 +46,10 @@ func (a *app) logout(ctx context.Context) error {
 
 // openForLogout opens the session also where its key cannot be had: it is to
 // be forgotten, and needs no reading for that.
-func openForLogout(p *profile) (*session, error) {
+func openForLogout(p *profile) *session {
 	store, err := openStore(p)
 	if err != nil {
-		store, err = newStore(unopenable{})
+		store = newStore(unopenable{})
 	}
-	if err != nil {
-		return nil, err
-	}
-	return newSession(p, store), nil
+	return newSession(p, store)
 }

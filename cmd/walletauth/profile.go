@@ -58,13 +58,17 @@ func (p *profile) sealedBy() string {
 
 func (p *profile) hasDefaultName() bool { return p.Name == "default" }
 
+// appName names the folder of the profiles and sessions, and the key in the
+// keyring.
+const appName = "walletauth"
+
 // configDir is the folder of the profiles and sessions.
 func configDir() (string, error) {
 	config, err := os.UserConfigDir()
 	if err != nil {
 		return "", fmt.Errorf("there is no folder for configuration (%w): set HOME or XDG_CONFIG_HOME", err)
 	}
-	return filepath.Join(config, "walletauth"), nil
+	return filepath.Join(config, appName), nil
 }
 
 // A name is part of a file's name, also on systems that fold case.

@@ -58,14 +58,14 @@ func newBase() *http.Transport {
 	return base
 }
 
-// use runs fn with the session of --profile, then waits until what was
-// refreshed is stored: the next command needs it, after a Ctrl-C too.
-func (a *app) use(ctx context.Context, fn func(context.Context, *session) error) error {
-	s, err := a.open()
-	if err != nil {
+// use runs fn with the session of --profile. The session is closed when its
+// result has been said, see run: the next command needs what was refreshed,
+// after a Ctrl-C too.
+func (a *app) use(ctx context.Context, fn func(context.Context, *session) error) (err error) {
+	if a.session, err = a.open(); err != nil {
 		return err
 	}
-	return errors.Join(fn(ctx, s), s.close(a.err))
+	return fn(ctx, a.session)
 }
 
 const (

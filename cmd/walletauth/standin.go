@@ -49,6 +49,8 @@ A test steers it by requests to paths of its own:
 	flags.BoolVar(&config.KeepRefreshToken, "keep-refresh-token", false, "let a refresh answer with the same refresh token")
 	flags.BoolVar(&config.NewSessionID, "new-session-id", false, "give the session a new id with every refresh")
 	flags.BoolVar(&config.OneAccessToken, "one-access-token", false, "end the old access token with every refresh")
+	flags.DurationVar(&config.ReuseGrace, "reuse-grace", 0, "how long a spent refresh token still answers as the first time")
+	flags.StringSliceVar(&config.CORS, "cors", nil, "`ORIGIN` whose pages may call it from a browser; may be repeated")
 	flags.StringArrayVar(&faults, "fail", nil, "fail on purpose, `JSON` as for /standin/fail; may be repeated")
 	cmd.RunE = interruptible(func(cmd *cobra.Command, _ []string) error {
 		s := newStandin(config)
@@ -200,7 +202,7 @@ func (s *standin) stats(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{ // the client may have left
 		"requests": stats.Requests, "faults": stats.Faults, "logins": stats.Logins, "logouts": stats.Logouts,
 		"refreshes": stats.Refreshes, "refreshes_refused": stats.RefreshesRefused, "reuses": stats.Reuses,
-		"unauthorized": stats.Unauthorized, "violations": append([]string{}, s.api.Violations()...),
+		"repeats": stats.Repeats, "unauthorized": stats.Unauthorized, "violations": append([]string{}, s.api.Violations()...),
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -125,7 +126,7 @@ func (r *report) print(w io.Writer, text string) {
 	case loggedIn:
 		_, _ = fmt.Fprintf(w, "Logged in to %s as %s\n", p.host(), printable(r.UserID))
 	default:
-		_, _ = fmt.Fprintln(w, upper(text))
+		_, _ = fmt.Fprintln(w, strings.ToUpper(text[:1])+text[1:])
 	}
 	line(w, "Profile", r.Profile)
 	if r.API != "" {
@@ -147,13 +148,6 @@ func (r *report) print(w io.Writer, text string) {
 }
 
 func line(w io.Writer, name, value string) { _, _ = fmt.Fprintf(w, "  %-14s %s\n", name, value) }
-
-func upper(s string) string {
-	if s == "" {
-		return s
-	}
-	return string(s[0]-'a'+'A') + s[1:]
-}
 
 // until says when t is, in words and by the clock.
 func until(t *time.Time) string {

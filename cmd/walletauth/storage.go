@@ -19,13 +19,9 @@ import (
 )
 
 // newStore opens the sessions of all profiles. It is the one place that knows
-// where they are.
-func newStore(codec walletauth.Codec) (walletauth.TokenStore, error) {
-	dir, err := configDir()
-	if err != nil {
-		return nil, err
-	}
-	return &filestore.Store{Dir: dir, Codec: codec}, nil
+// where they are: in configDir.
+func newStore(codec walletauth.Codec) walletauth.TokenStore {
+	return &filestore.Store{App: appName, Codec: codec}
 }
 
 // openStore opens the sessions as p says they are sealed.
@@ -34,7 +30,7 @@ func openStore(p *profile) (walletauth.TokenStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStore(codec)
+	return newStore(codec), nil
 }
 
 func openCodec(p *profile) (walletauth.Codec, error) {
@@ -48,7 +44,7 @@ func openCodec(p *profile) (walletauth.Codec, error) {
 		}
 		return walletauth.NewSealedCodec(key)
 	case inKeyring:
-		codec, err := keyring.Codec("walletauth")
+		codec, err := keyring.Codec(appName)
 		if err != nil {
 			return nil, keyringFailure(err)
 		}
