@@ -72,6 +72,8 @@ func explain(err error, profile string) (code int, text string) {
 		return exitNotLoggedIn, "not logged in: run " + login
 	case errors.Is(err, walletauth.ErrSessionExpired):
 		return exitOver, "the session is over" + reason(err) + ": run " + login
+	case errors.Is(err, walletauth.ErrUnreadable) && strings.Contains(err.Error(), "run chmod"):
+		return exitFailed, plain(err) // others may have read it
 	case errors.Is(err, walletauth.ErrUnreadable):
 		return exitFailed, "the stored session cannot be read: the key that sealed it has changed, or the file is damaged: run " + login
 	case errors.Is(err, context.Canceled):

@@ -189,16 +189,22 @@ func cmdExpire(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) > 0 {
 		name = args[0]
 	}
-	store := &filestore.Store{Dir: filepath.Join(ts.Getenv("XDG_CONFIG_HOME"), "walletauth"), Codec: codecOf(ts)}
-	key := strings.Join([]string{name, ts.Getenv("API"), "project"}, "\n")
-	ts.Check(store.Update(context.Background(), key, func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+	dir := filepath.Join(ts.Getenv("XDG_CONFIG_HOME"), "walletauth")
+	ts.Check(expireSession(dir, name, ts.Getenv("API"), codecOf(ts)))
+}
+
+// expireSession makes the stored access token of a profile expired.
+func expireSession(dir, profile, api string, codec walletauth.Codec) error {
+	store := &filestore.Store{Dir: dir, Codec: codec}
+	key := strings.Join([]string{profile, api, "project"}, "\n")
+	return store.Update(context.Background(), key, func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
 		if s == nil {
 			return nil, walletauth.ErrNoSession
 		}
 		expired := *s
 		expired.AccessTokenExpiresAt = time.Now().Add(-time.Minute)
 		return &expired, nil
-	}))
+	})
 }
 
 // codecOf is the codec of a script that logs in with --key-file $KEY, or

@@ -53,7 +53,10 @@ A test steers it by requests to paths of its own:
 	flags.StringSliceVar(&config.CORS, "cors", nil, "`ORIGIN` whose pages may call it from a browser; may be repeated")
 	flags.StringArrayVar(&faults, "fail", nil, "fail on purpose, `JSON` as for /standin/fail; may be repeated")
 	cmd.RunE = interruptible(func(cmd *cobra.Command, _ []string) error {
-		s := newStandin(config)
+		s, err := newStandin(config)
+		if err != nil {
+			return wrongUse(cmd, err)
+		}
 		for _, f := range faults {
 			if err := s.fail(strings.NewReader(f)); err != nil {
 				return wrongUse(cmd, fmt.Errorf("--fail %s: %w", f, err))
@@ -90,14 +93,22 @@ type standin struct {
 	mux *http.ServeMux
 }
 
-func newStandin(config walletauthtest.Config) *standin {
-	s := &standin{api: walletauthtest.NewUnstartedServer(config), mux: http.NewServeMux()}
+// newStandin returns an error where walletauthtest panics: it is made for tests.
+func newStandin(config walletauthtest.Config) (s *standin, err error) {
+	defer asError(&err)
+	s = &standin{api: walletauthtest.NewUnstartedServer(config), mux: http.NewServeMux()}
 	s.api.Handle("GET "+streamPath, http.HandlerFunc(streamEvents))
 	s.mux.HandleFunc("POST /standin/fail", steer(s.fail))
 	s.mux.HandleFunc("POST /standin/revoke", steer(s.revoke))
 	s.mux.HandleFunc("POST /standin/clock", steer(s.setClock))
 	s.mux.HandleFunc("GET /standin/stats", s.stats)
-	return s
+	return s, nil
+}
+
+func asError(err *error) {
+	if wrong := recover(); wrong != nil {
+		*err = fmt.Errorf("%v", wrong)
+	}
 }
 
 // ServeHTTP leaves to the stand-in what does not steer it. A ServeMux around it
@@ -156,11 +167,7 @@ func (s *standin) fail(r io.Reader) (err error) {
 	for name, value := range in.Header {
 		header.Set(name, value)
 	}
-	defer func() { // the stand-in panics on an endpoint that it does not know
-		if wrong := recover(); wrong != nil {
-			err = fmt.Errorf("%v", wrong)
-		}
-	}()
+	defer asError(&err)
 	s.api.Fail(in.Endpoint, in.Times, walletauthtest.Fault{
 		Status: in.Status, Delay: time.Duration(in.Delay), After: in.After, Drop: in.Drop, Body: in.Body, Header: header,
 	})

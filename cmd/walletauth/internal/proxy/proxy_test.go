@@ -464,10 +464,12 @@ func TestProxyPassesWebSockets(t *testing.T) {
 func TestProxySaysWhatFailed(t *testing.T) {
 	api := walletauthtest.NewServer(walletauthtest.Config{TB: t})
 	b := start(t, api)
-	api.RevokeSessions("ada")
-	if status, _ := b.get(t, "/wallets", nil); status != http.StatusUnauthorized {
-		t.Errorf("%d where the session ends", status)
+	expired := api.Login("ada")
+	expired.AccessTokenExpiresAt = time.Now().Add(-time.Hour)
+	if err := walletauth.Save(t.Context(), b.store, "", expired); err != nil {
+		t.Fatal(err)
 	}
+	api.RevokeSessions("ada")
 	status, body := b.get(t, "/wallets", nil)
 	if status != http.StatusUnauthorized || body != `{"code":"walletauth","error":"log in"}`+"\n" {
 		t.Errorf("%d %s", status, body)
