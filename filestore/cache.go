@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	// maxCache bounds the memory of the cache: some 12,000 sessions of 2 KiB.
+	// maxCache bounds the memory of the cache: some 13,000 sessions of 2 KiB.
 	maxCache = 32 << 20
 	// entryOverhead is what an entry takes beside the strings of its session,
 	// which are no longer than the file, and its key: the Session, the file's
 	// identity and its name, and their places in the map.
-	entryOverhead = 768
+	entryOverhead = 512
 )
 
 // cache holds the sessions that were read or written last. The zero value is

@@ -22,7 +22,8 @@ func init() {
 
 // startOnDisk runs a worker whose folder is a file system of its own, 64 KiB
 // large, that nobody else sees and that ends with it. To mount it takes an
-// administrator, which an ordinary user is in a user namespace.
+// administrator, which an ordinary user is in a user namespace. Where it cannot
+// be had the test says how to get it, and is skipped, or fails under CI.
 func startOnDisk(t *testing.T, name string) *process {
 	t.Helper()
 	dir := private(t)
@@ -35,21 +36,46 @@ func startOnDisk(t *testing.T, name string) *process {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
-	return startCommand(t, cmd)
+	w, err := tryStart(t, cmd)
+	if err != nil {
+		withoutMount(t, err.Error())
+	}
+	if said, _ := w.line(); said != "mounted" {
+		withoutMount(t, said)
+	}
+	return w
 }
 
-func mountSmallDisk(dir string) error {
-	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
-		return err
+// mountSmallDisk says "mounted", or why it cannot. A worker that cannot has
+// nothing else to say.
+func mountSmallDisk(dir string) {
+	err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, "")
+	if err == nil {
+		err = syscall.Mount("none", dir, "tmpfs", 0, "size=64k,mode=0700")
 	}
-	return syscall.Mount("none", dir, "tmpfs", 0, "size=64k,mode=0700")
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(0)
+	}
+	fmt.Println("mounted")
+}
+
+func withoutMount(t *testing.T, reason string) {
+	t.Helper()
+	remedy := "run the tests as an administrator, or where users may make namespaces (sysctl kernel.unprivileged_userns_clone=1)"
+	if reason == syscall.EINVAL.Error() {
+		remedy = "the root of this chroot is no mount point: run mount --bind DIR DIR before chroot DIR, or run the tests outside of it"
+	}
+	text := fmt.Sprintf("this test needs a file system of its own and cannot mount it (%s): %s", reason, remedy)
+	if os.Getenv("CI") != "" {
+		t.Fatal(text)
+	}
+	t.Skip(text)
 }
 
 // fullDiskWorker says what an Update on a full disk does, and after it.
 func fullDiskWorker(w *workerSide) error {
-	if err := mountSmallDisk(w.dir); err != nil {
-		return err
-	}
+	mountSmallDisk(w.dir)
 	st := w.store()
 	if err := st.Update(w.context(), "k", put(1)); err != nil {
 		return err
@@ -87,9 +113,7 @@ func TestFullDiskKeepsTheOldSession(t *testing.T) {
 // roomWorker says what an Update knows of a full disk before it begins, and what
 // becomes of one that began before.
 func roomWorker(w *workerSide) error {
-	if err := mountSmallDisk(w.dir); err != nil {
-		return err
-	}
+	mountSmallDisk(w.dir)
 	filler := filepath.Join(w.dir, "filler")
 	fill := func() error {
 		if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
@@ -138,9 +162,7 @@ func TestAnUpdateHasRoomOrKnowsThatThereIsNone(t *testing.T) {
 
 // readOnlyWorker says what a disk does that became read-only.
 func readOnlyWorker(w *workerSide) error {
-	if err := mountSmallDisk(w.dir); err != nil {
-		return err
-	}
+	mountSmallDisk(w.dir)
 	if err := w.store().Update(w.context(), "k", put(1)); err != nil {
 		return err
 	}

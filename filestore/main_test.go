@@ -101,6 +101,16 @@ func workerEnviron(name string) []string {
 
 func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
+	p, err := tryStart(t, cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// tryStart returns the error if the system would not start the process.
+func tryStart(t testing.TB, cmd *exec.Cmd) (*process, error) {
+	t.Helper()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +120,7 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	p := &process{t: t, cmd: cmd, stdin: stdin, lines: make(chan string, 1<<16), ended: make(chan error, 1)}
 	go func() {
@@ -122,7 +132,7 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 		p.ended <- cmd.Wait()
 	}()
 	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it has mostly ended by then
-	return p
+	return p, nil
 }
 
 // line returns the next line it printed, false if it has ended.

@@ -2,10 +2,7 @@ package keyring
 
 import (
 	"errors"
-	"fmt"
 	"time"
-
-	oskeyring "github.com/zalando/go-keyring"
 )
 
 var errTimeout = errors.New("no answer within " + callTimeout.String())
@@ -45,19 +42,3 @@ func closed() <-chan struct{} {
 	close(c)
 	return c
 }
-
-// explain says what to do about an error of the keyring. ErrNotFound passes as
-// it is, since it is an answer.
-func explain(err error) error {
-	switch {
-	case err == nil, errors.Is(err, oskeyring.ErrNotFound):
-		return err
-	case errors.Is(err, errTimeout):
-		return fmt.Errorf("keyring: the OS keyring is not usable: %w: it may be waiting for its password: unlock it and try again; %s", err, otherwise)
-	}
-	return fmt.Errorf("keyring: the OS keyring is not usable: %w: %s; %s", err, remedy, otherwise)
-}
-
-// otherwise is the way out where there is no keyring, as on a server. It is
-// the user's to take: sessions that were to be sealed are not to lie in clear.
-const otherwise = "where there is none, seal by a key of your own with walletauth.NewSealedCodec; nothing is stored in clear instead"

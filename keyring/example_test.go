@@ -18,7 +18,7 @@ func ExampleCodec() {
 		return
 	}
 	client := &http.Client{Transport: &walletauth.Transport{
-		Store:     &filestore.Store{Codec: codec},
+		Store:     &filestore.Store{App: "my-app", Codec: codec},
 		ProjectID: "my-project",
 		BaseURL:   walletauth.Mainnet,
 	}}

@@ -6,7 +6,7 @@
 //	if err != nil {
 //		return err
 //	}
-//	store := &filestore.Store{Codec: codec}
+//	store := &filestore.Store{App: "my-app", Codec: codec}
 //
 // Only a random key lies in the keyring, and the sessions stay with their
 // store: keyrings hold little (some 3,000 bytes on macOS), are slow, and
@@ -18,7 +18,6 @@
 package keyring
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -45,7 +44,7 @@ const (
 	// a program without anybody before it must not.
 	callTimeout = 3 * time.Second
 	// lockTimeout bounds the wait for another process that makes the key,
-	// which takes three calls.
+	// which takes four calls.
 	lockTimeout = 4 * callTimeout
 )
 
@@ -62,13 +61,13 @@ const (
 // say so, and the user logs in again.
 //
 // Each call of the keyring is given 3 seconds, so that a prompt that nobody
-// answers does not hang the program; Codec returns within 24 seconds at the
+// answers does not hang the program; Codec returns within 27 seconds at the
 // worst. It is safe for concurrent use, and so is what it returns.
 //
-// The errors: service is not fit; there is no keyring, or it is locked, or did
-// not answer in time; the item in it is not a key of this package; the lock
-// file cannot be made. Each says what to do. It never falls back to storing in
-// clear.
+// The errors: [ErrUnavailable], there is no keyring; [ErrLocked], it does not open;
+// service is no name as above; the item in the keyring is not a key of this
+// package; the lock file cannot be made; the keyring failed otherwise. Each says
+// what to do. Codec never falls back to storing in clear.
 func Codec(service string) (walletauth.Codec, error) {
 	if err := checkService(service); err != nil {
 		return nil, err
@@ -91,7 +90,7 @@ func checkService(service string) error {
 }
 
 // makeKey makes the key of service unless another process just did. Without
-// the lock two processes that start together would each make one, and what the
+// the locks two processes that start together would each make one, and what the
 // loser sealed could not be opened again.
 func makeKey(service string) (key []byte, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
@@ -114,17 +113,33 @@ func makeKey(service string) (key []byte, err error) {
 	if written, err = writeKey(service, key); err != nil {
 		return nil, err
 	}
-	return confirmKey(service, key)
+	return keptKey(service)
 }
 
-// confirmKey reads back what was written: a keyring that takes a key and does
-// not keep it is found before anything is sealed.
-func confirmKey(service string, key []byte) ([]byte, error) {
-	kept, err := readKey(service)
-	if errors.Is(err, oskeyring.ErrNotFound) || err == nil && !bytes.Equal(kept, key) {
+// keptKey reads back what was written: a keyring that takes a key and does not
+// keep it is found before anything is sealed. If another key is there, because
+// somebody without our lock made one too, then that is the one that the next
+// start will find.
+func keptKey(service string) ([]byte, error) {
+	key, err := readKey(service)
+	if errors.Is(err, oskeyring.ErrNotFound) {
 		return nil, errors.New("keyring: the OS keyring took the key and did not keep it: see that its default collection can be written")
 	}
-	return kept, err
+	return key, err
+}
+
+// lock takes all locks under which the key of service is made.
+func lock(ctx context.Context, service string) (unlock func(), err error) {
+	unlockFile, err := lockFile(ctx, service)
+	if err != nil {
+		return nil, err
+	}
+	unlockKeyring, err := lockKeyring(ctx, service)
+	if err != nil {
+		unlockFile()
+		return nil, err
+	}
+	return func() { unlockKeyring(); unlockFile() }, nil
 }
 
 // readKey returns the key. The error is oskeyring.ErrNotFound if there is none.

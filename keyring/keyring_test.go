@@ -190,7 +190,7 @@ var workers = map[string]func(service string) error{
 }
 
 // ownBus names the workers that get a bus of their own.
-var ownBus = map[string]bool{"locked": true, "slow": true}
+var ownBus = map[string]bool{"locked": true, "slow": true, "no service": true, "replaced": true, "broken": true, "raced": true}
 
 func runWorker(name string) int {
 	fmt.Println("ready")
@@ -209,12 +209,25 @@ func runWorker(name string) int {
 func codecWorker(service string) error {
 	c, err := keyring.Codec(service)
 	if err != nil {
-		fmt.Println(err)
+		fmt.Println(kind(err), err)
 		return nil
 	}
 	data, err := c.Encode("alice", session())
 	fmt.Println(base64.StdEncoding.EncodeToString(data), err)
 	return nil
+}
+
+// kind is what a caller can tell of an error.
+func kind(err error) string {
+	switch {
+	case errors.Is(err, keyring.ErrUnavailable) && errors.Is(err, keyring.ErrLocked):
+		return "both:"
+	case errors.Is(err, keyring.ErrUnavailable):
+		return "ErrUnavailable:"
+	case errors.Is(err, keyring.ErrLocked):
+		return "ErrLocked:"
+	}
+	return "neither:"
 }
 
 // process is what the test sees of a worker.
@@ -275,33 +288,52 @@ func (p *process) said() string {
 }
 
 // Eight processes start at once, three times, and find no key: one makes it,
-// and what any of them sealed opens with it.
+// and what any of them sealed opens with it. Whether they have one cache folder
+// or, by XDG_CACHE_HOME, eight does not matter.
 func TestProcessesThatStartTogetherMakeOneKey(t *testing.T) {
-	for range 3 {
-		name := service(t)
-		var all []*process
-		for range 8 {
-			all = append(all, startWorker(t, "codec", name))
-		}
-		for _, p := range all {
-			p.run()
-		}
-		var sealed [][]byte
-		for _, p := range all {
-			text, ok := strings.CutSuffix(p.said(), " <nil>")
-			data, err := base64.StdEncoding.DecodeString(text)
-			if !ok || err != nil {
-				t.Fatalf("a process said %q", text)
+	for name, env := range map[string]func() []string{
+		"one cache folder":       func() []string { return nil },
+		"a cache folder of each": func() []string { return []string{"XDG_CACHE_HOME=" + t.TempDir()} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 3 {
+				startTogether(t, service(t), env)
 			}
-			sealed = append(sealed, data)
-		}
-		c := codec(t, name)
-		for i, data := range sealed {
-			if _, err := c.Decode("alice", data); err != nil {
-				t.Errorf("what process %d sealed is lost: %v", i, err)
-			}
+		})
+	}
+}
+
+func startTogether(t *testing.T, name string, env func() []string) {
+	t.Helper()
+	var all []*process
+	for range 8 {
+		all = append(all, startWorker(t, "codec", name, env()...))
+	}
+	for _, p := range all {
+		p.run()
+	}
+	var sealed [][]byte
+	for _, p := range all {
+		sealed = append(sealed, p.sealed())
+	}
+	c := codec(t, name)
+	for i, data := range sealed {
+		if _, err := c.Decode("alice", data); err != nil {
+			t.Errorf("what process %d sealed is lost: %v", i, err)
 		}
 	}
+}
+
+// sealed is what the worker "codec" sealed.
+func (p *process) sealed() []byte {
+	p.Helper()
+	said := p.said()
+	text, ok := strings.CutSuffix(said, " <nil>")
+	data, err := base64.StdEncoding.DecodeString(text)
+	if !ok || err != nil {
+		p.Fatalf("a process said %q", said)
+	}
+	return data
 }
 
 func TestFilesAreSealedByTheKeyring(t *testing.T) {

@@ -16,10 +16,11 @@ import (
 // program's life.
 const pollEvery = 25 * time.Millisecond
 
-// lock takes the lock under which the key of service is made. The file is in
-// the user's cache folder, since it holds nothing and matters only while it is
-// locked. It is never deleted: who locks a deleted file excludes nobody.
-func lock(ctx context.Context, service string) (unlock func(), err error) {
+// lockFile takes the lock of a file under which the key of service is made. The
+// file is in the user's cache folder, since it holds nothing and matters only
+// while it is locked. It is never deleted: who locks a deleted file excludes
+// nobody.
+func lockFile(ctx context.Context, service string) (unlock func(), err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return nil, fmt.Errorf("keyring: no place for a lock file: %w", err)

@@ -1,3 +1,0 @@
-package keyring
-
-const remedy = "unlock the login keychain, and allow the program to use it"

@@ -1,3 +1,0 @@
-package keyring
-
-const remedy = "run the program in a session that is logged on, where the Credential Manager works"
