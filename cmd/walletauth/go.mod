@@ -9,6 +9,7 @@ require (
 	github.com/walletauth/walletauth v0.0.0-00010101000000-000000000000
 	github.com/walletauth/walletauth/filestore v0.0.0-00010101000000-000000000000
 	github.com/walletauth/walletauth/keyring v0.0.0-00010101000000-000000000000
+	github.com/zalando/go-keyring v0.2.8
 	golang.org/x/sys v0.50.0
 	golang.org/x/term v0.48.0
 )
@@ -21,7 +22,6 @@ require (
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
-	github.com/zalando/go-keyring v0.2.8 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/tools v0.26.0 // indirect
 )

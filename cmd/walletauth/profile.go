@@ -56,8 +56,6 @@ func (p *profile) sealedBy() string {
 	return "sealed by the keyring"
 }
 
-func (p *profile) hasDefaultName() bool { return p.Name == "default" }
-
 // appName names the folder of the profiles and sessions, and the key in the
 // keyring.
 const appName = "walletauth"

@@ -123,17 +123,19 @@ func makeKeyFile(file string) error {
 	return nil
 }
 
-// keyringFailure names the two ways out. They are the user's to choose:
-// nothing is stored in clear by itself.
+// keyringFailure says what the user can do. Nothing is stored in clear by
+// itself: the two ways out are the user's to choose.
 func keyringFailure(err error) error {
-	what := "there is none, or it does not answer"
-	if strings.Contains(err.Error(), "unlock") && strings.Contains(err.Error(), "failed to") {
-		what = "it is locked: unlock it and try again"
+	switch {
+	case errors.Is(err, keyring.ErrUnavailable):
+		return failed(exitFailed, "there is no keyring here to seal the session. Start one, or choose one of two ways out:\n"+
+			"  walletauth login --key-file FILE      seals the session by a key in a file of yours\n"+
+			"  walletauth login --insecure-storage   keeps it unsealed, in a file that only you can open")
+	case errors.Is(err, keyring.ErrLocked):
+		return failed(exitFailed, "the keyring is locked: unlock it and try again. Where nobody can, as in a job at night,\n"+
+			"log in with --key-file FILE, which seals the session by a key in a file of yours")
 	}
-	return failed(exitFailed, "the system's keyring cannot be used: %s.\n"+
-		"Where there is no keyring, choose one of two ways out:\n"+
-		"  walletauth login --key-file FILE      seals the session by a key in a file of yours\n"+
-		"  walletauth login --insecure-storage   keeps it unsealed, in a file that only you can open", what)
+	return failed(exitFailed, "the keyring cannot be used: %s", plain(err))
 }
 
 func isLoopback(host string) bool {
