@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -148,10 +147,10 @@ func (a *app) printBody(resp *http.Response) error {
 		return err
 	}
 	var indented bytes.Buffer
-	if json.Indent(&indented, body, "", "  ") != nil {
+	if json.Indent(&indented, bytes.TrimSpace(body), "", "  ") != nil {
 		_, err = io.WriteString(a.out, printable(string(body)))
 		return err
 	}
 	_, err = fmt.Fprintln(a.out, indented.String())
-	return errors.Join(err)
+	return err
 }

@@ -160,7 +160,7 @@ func until(t *time.Time) string {
 
 func inUnits(d time.Duration) string {
 	if d >= 48*time.Hour {
-		return fmt.Sprintf("%d days", d/(24*time.Hour))
+		return fmt.Sprintf("%d days", d.Round(24*time.Hour)/(24*time.Hour))
 	}
 	return d.Round(time.Second).String()
 }
