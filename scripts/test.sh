@@ -18,13 +18,13 @@ fuzz_flags="-fuzztime 20s -fuzzminimizetime 100x -parallel 1"
 
 # Modules whose tests mostly wait, for processes, servers and locks. They are
 # checked beside the others, in a lane of their own.
-waiting="./examples/fleet ./filestore ./keyring ./pgxstore ./redisstore ./stress"
+waiting="./cmd/walletauth ./examples/fleet ./filestore ./keyring ./pgxstore ./redisstore ./stress"
 
 # What is counted there, of requests, faults and losses, is shown.
 counts="./stress"
 
 # What tests start. They install it themselves, but two lanes must not at once.
-packages="dbus gnome-keyring jq pgbouncer postgresql redis-server spin"
+packages="curl dbus gnome-keyring jq nodejs pgbouncer postgresql python3 redis-server spin"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
