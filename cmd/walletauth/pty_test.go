@@ -48,7 +48,8 @@ func atTerminal(t *testing.T, env []string, args ...string) *person {
 	go func() {
 		defer close(p.end)
 		_, err := io.Copy(writerFunc(p.see), screen)
-		if err != nil && !errors.Is(err, syscall.EIO) { // which is how a terminal ends on Linux
+		// EIO is how a terminal ends on Linux.
+		if err != nil && !errors.Is(err, syscall.EIO) && !errors.Is(err, os.ErrClosed) {
 			t.Error(err)
 		}
 	}()

@@ -101,6 +101,9 @@ func (a *app) request(ctx context.Context, s *session, req *http.Request, o requ
 		return failed(exitWrongUse, "%s", why)
 	}
 	req.URL, req.Host = target, target.Host
+	if _, err := s.current(ctx, a.err); err != nil {
+		return err
+	}
 	var resp *http.Response
 	err = a.err.wait(ctx, "Waiting for "+s.host(), func(context.Context) (err error) {
 		resp, err = s.transport.RoundTrip(req)

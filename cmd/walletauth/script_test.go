@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -40,7 +39,6 @@ func runScripts(t *testing.T, dir string) {
 			"stats":   cmdStats,
 			"expire":  cmdExpire,
 			"at-once": cmdAtOnce,
-			"hole":    cmdHole,
 			"mode":    cmdMode,
 		},
 		RequireExplicitExec: true,
@@ -200,8 +198,7 @@ func cmdExpire(ts *testscript.TestScript, neg bool, args []string) {
 // expireSession makes the stored access token of a profile expired.
 func expireSession(dir, profile, api string, codec walletauth.Codec) error {
 	store := &filestore.Store{Dir: dir, Codec: codec}
-	key := strings.Join([]string{profile, api, "project"}, "\n")
-	return store.Update(context.Background(), key, func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+	return store.Update(context.Background(), sessionKey(profile, api), func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
 		if s == nil {
 			return nil, walletauth.ErrNoSession
 		}
@@ -209,6 +206,20 @@ func expireSession(dir, profile, api string, codec walletauth.Codec) error {
 		expired.AccessTokenExpiresAt = time.Now().Add(-time.Minute)
 		return &expired, nil
 	})
+}
+
+// moveSession makes the session of the default profile one of another API.
+func moveSession(dir, from, to string) error {
+	store := &filestore.Store{Dir: dir}
+	s, err := store.Load(context.Background(), sessionKey("default", from))
+	if err != nil {
+		return err
+	}
+	return walletauth.Save(context.Background(), store, sessionKey("default", to), s)
+}
+
+func sessionKey(profile, api string) string {
+	return strings.Join([]string{profile, api, "project"}, "\n")
 }
 
 // codecOf is the codec of a script that logs in with --key-file $KEY, or
@@ -262,14 +273,6 @@ func envOf(ts *testscript.TestScript) []string {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	return env
-}
-
-// cmdHole sets HOLE to an address that takes connections and never answers.
-func cmdHole(ts *testscript.TestScript, neg bool, args []string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	ts.Defer(func() { _ = l.Close() }) // it accepts by its backlog alone
-	ts.Setenv("HOLE", "http://"+l.Addr().String())
 }
 
 // cmdMode compares a file's mode: mode 0600 FILE...

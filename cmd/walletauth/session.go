@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/walletauth/walletauth"
@@ -15,6 +16,7 @@ import (
 type session struct {
 	*profile
 	store     walletauth.TokenStore
+	base      *base
 	transport *walletauth.Transport
 }
 
@@ -36,26 +38,40 @@ func (a *app) open() (*session, error) {
 }
 
 func newSession(p *profile, store walletauth.TokenStore) *session {
-	key := p.key()
-	return &session{profile: p, store: store, transport: &walletauth.Transport{
+	key, base := p.key(), newBase()
+	return &session{profile: p, store: store, base: base, transport: &walletauth.Transport{
 		Store:          store,
 		ProjectID:      p.Project,
 		BaseURL:        p.API,
-		Base:           newBase(),
+		Base:           base,
 		Key:            func(*http.Request) string { return key },
 		RefreshTimeout: refreshTimeout,
 	}}
 }
 
-// connectTimeout lets two packets be lost on the way; who waits at a terminal
-// should not wait for the half minute that net/http allows.
+// connectTimeout lets a packet or two be lost on the way; who waits at a
+// terminal should not wait for the half minute that net/http allows.
 const connectTimeout = 3 * time.Second
 
-func newBase() *http.Transport {
-	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.DialContext = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext
-	base.TLSHandshakeTimeout = connectTimeout
-	return base
+// base sends requests, and keeps the last failure of the network.
+type base struct {
+	http.RoundTripper
+	failure atomic.Pointer[error]
+}
+
+func newBase() *base {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext
+	t.TLSHandshakeTimeout = connectTimeout
+	return &base{RoundTripper: t}
+}
+
+func (b *base) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.RoundTripper.RoundTrip(req)
+	if err != nil {
+		b.failure.Store(&err)
+	}
+	return resp, err
 }
 
 // use runs fn with the session of --profile. The session is closed when its
@@ -86,12 +102,27 @@ func (s *session) close(t *terminal) error {
 	return t.wait(ctx, "Storing the session", s.transport.Shutdown)
 }
 
+// patience is how long a person waits for a network that has failed already.
+// The library waits as long after the first failure, which without an answer to
+// the first packet comes only after connectTimeout.
+const patience = 5 * time.Second
+
 // current returns a session that is fit to use now, refreshed if it was due.
 func (s *session) current(ctx context.Context, t *terminal) (*walletauth.Session, error) {
+	ctx, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	defer time.AfterFunc(patience, func() {
+		if failure := s.base.failure.Load(); failure != nil {
+			leave(*failure)
+		}
+	}).Stop()
 	var now *walletauth.Session
 	err := t.wait(ctx, "Waiting for "+s.host(), func(ctx context.Context) (err error) {
 		now, err = s.transport.Session(ctx)
 		return err
 	})
+	if errors.Is(err, context.Canceled) {
+		err = context.Cause(ctx)
+	}
 	return now, err
 }
