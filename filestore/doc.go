@@ -2,7 +2,7 @@
 // desktop programs and several processes on one machine.
 //
 //	client := &http.Client{Transport: &walletauth.Transport{
-//		Store:     &filestore.Store{},
+//		Store:     &filestore.Store{App: "my-tool"},
 //		ProjectID: "my-project",
 //	}}
 //
@@ -33,9 +33,9 @@
 // lasts as long as the process, and the kernel frees it at once when the
 // process dies, by SIGKILL too. So it is never lost while it is held, a
 // deletion needs no tombstone, since no late holder can bring the session
-// back, and the context given to fn ends only when the caller's does, or if
-// the disk is full. The price is that a holder that was stopped (SIGSTOP) makes the others wait, each
-// as long as its own context allows.
+// back, and the context given to fn ends only when the caller's does, or if the
+// disk is full. On the other hand a holder that was stopped (SIGSTOP) makes the
+// others wait, each as long as its own context allows.
 //
 // What one process stored, the others load at their next call.
 //
@@ -45,6 +45,14 @@
 // folder synced. At any moment the file is the old session or the new one,
 // after a power failure too as far as the disk keeps its word. What a crashed
 // writer left is removed by the next Update of that key.
+//
+// # Files that cannot be read
+//
+// A file that is damaged, of another format, sealed by a key that is lost, larger
+// than 1 MiB, or open to others is an error that wraps [walletauth.ErrUnreadable],
+// and never "no session". It is in nobody's way: [walletauth.Save] and
+// [walletauth.Delete] replace or remove it without reading it. More than 1 MiB is
+// refused when it is saved.
 //
 // # Full disks
 //

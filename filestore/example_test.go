@@ -1,7 +1,9 @@
 package filestore_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -17,7 +19,7 @@ import (
 func Example() {
 	api := walletauthtest.NewServer(walletauthtest.Config{ProjectID: "my-project"}) // stands for WalletKit
 	defer api.Close()
-	dir, err := os.MkdirTemp("", "my-tool") // leave Dir empty for the user's configuration folder
+	dir, err := os.MkdirTemp("", "my-tool") // a program sets App instead: a folder in the user's configuration
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -71,4 +73,62 @@ func ExampleStore_sealed() {
 	}
 	fmt.Println(s.UserID)
 	// Output: alice
+}
+
+// moving is the codec of a program that has sessions in clear and begins to seal
+// them. What it reads may be either, what it writes is sealed.
+type moving struct{ walletauth.Codec }
+
+func (m moving) Decode(key string, data []byte) (*walletauth.Session, error) {
+	if bytes.HasPrefix(data, []byte("{")) {
+		return walletauth.JSONCodec{}.Decode(key, data)
+	}
+	return m.Codec.Decode(key, data)
+}
+
+// seal stores the session of key once more, so that it is sealed at once and not
+// by its next refresh. That there is none is no error. Nobody can refresh it
+// meanwhile, in this process or another.
+func seal(ctx context.Context, store walletauth.TokenStore, key string) error {
+	return store.Update(ctx, key, func(_ context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		if current == nil {
+			return nil, nil
+		}
+		again := *current
+		return &again, nil // another pointer is stored, the same one would not be
+	})
+}
+
+// A release that begins to seal finds files that the one before wrote in clear.
+// The release after it, with the sealed codec alone, reads nothing that somebody
+// without the key wrote.
+func ExampleStore_moving() {
+	api := walletauthtest.NewServer(walletauthtest.Config{ProjectID: "my-project"}) // stands for WalletKit
+	defer api.Close()
+	dir, err := os.MkdirTemp("", "my-tool")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	ctx := context.Background()
+	if err := walletauth.Save(ctx, &filestore.Store{Dir: dir}, "alice", api.Login("alice")); err != nil {
+		log.Fatal(err)
+	}
+
+	sealed, err := walletauth.NewSealedCodec([]byte("32 random bytes, not these here.")) // or keyring.Codec("my-tool")
+	if err != nil {
+		log.Fatal(err)
+	}
+	store := &filestore.Store{Dir: dir, Codec: moving{sealed}}
+	if err := seal(ctx, store, "alice"); err != nil {
+		log.Fatal(err)
+	}
+
+	s, err := (&filestore.Store{Dir: dir, Codec: sealed}).Load(ctx, "alice")
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = (&filestore.Store{Dir: dir}).Load(ctx, "alice")
+	fmt.Println(s.UserID, "is sealed:", errors.Is(err, walletauth.ErrUnreadable))
+	// Output: alice is sealed: true
 }

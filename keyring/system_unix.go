@@ -44,31 +44,52 @@ func isUnavailable(err error) bool {
 // with them the lock file, may differ (XDG_CACHE_HOME). It lasts as long as the
 // connection, at most as long as the process.
 //
-// A bus that gives out no names, as in some sandboxes, is no error: the lock file
-// has to do there.
+// No bus, or one that gives out no names as in some sandboxes, is no error: the
+// lock file has to do then.
 func lockKeyring(ctx context.Context, service string) (unlock func(), err error) {
 	var conn *dbus.Conn
 	connected := start(func() (err error) {
-		conn, err = dbus.ConnectSessionBus()
+		conn, err = connect()
 		return err
 	})
 	if err := wait(connected); err != nil {
-		return nil, explain(err)
+		return func() {}, nil
 	}
-	unlock = func() { _ = conn.Close() } // it frees the name, whatever it says
-	sum := sha256.Sum256([]byte(service))
 	for {
-		var reply dbus.RequestNameReply
-		call := conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.RequestName", 0,
-			"com.github.walletauth.keyring.k"+hex.EncodeToString(sum[:8]), uint32(dbus.NameFlagDoNotQueue))
-		if err := call.Store(&reply); err == nil && reply == dbus.RequestNameReplyExists && ctx.Err() == nil {
-			time.Sleep(pollEvery)
-			continue
-		}
+		exists, err := requestName(ctx, conn, service)
 		if ctx.Err() != nil {
-			unlock()
+			_ = conn.Close()
 			return nil, lockError(ctx, "a name on the D-Bus", ctx.Err())
 		}
-		return unlock, nil
+		if err != nil || !exists {
+			return func() { _ = conn.Close() }, nil // it frees the name, whatever it says
+		}
+		time.Sleep(pollEvery)
 	}
+}
+
+// connect makes a connection of its own: a name belongs to one. It starts no
+// bus.
+func connect() (*dbus.Conn, error) {
+	conn, err := dbus.SessionBusPrivateNoAutoStartup()
+	if err != nil {
+		return nil, err
+	}
+	if err = conn.Auth(nil); err == nil {
+		err = conn.Hello()
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// requestName reports whether another connection has the name.
+func requestName(ctx context.Context, conn *dbus.Conn, service string) (exists bool, err error) {
+	sum := sha256.Sum256([]byte(service))
+	name := "com.github.walletauth.keyring.k" + hex.EncodeToString(sum[:8])
+	var reply dbus.RequestNameReply
+	err = conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.RequestName", 0, name, uint32(dbus.NameFlagDoNotQueue)).Store(&reply)
+	return reply == dbus.RequestNameReplyExists, err
 }

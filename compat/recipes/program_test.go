@@ -18,7 +18,7 @@ import (
 // runTool is the body of a command.
 func runTool(ctx context.Context, command func(context.Context, *http.Client) error) error {
 	transport := &walletauth.Transport{
-		Store:        &filestore.Store{}, // in the user's configuration folder
+		Store:        &filestore.Store{App: "my-tool"}, // in the user's configuration folder
 		ProjectID:    "my-project",
 		BaseURL:      walletauth.Testnet,
 		CaptureLogin: true, // what "my-tool login" is answered goes to the store

@@ -20,7 +20,7 @@ import (
 // The functions below hold the Go code in the READMEs of the stores.
 
 func filestoreReadme(ctx context.Context, session *walletauth.Session) (*http.Client, error) {
-	store := &filestore.Store{} // in the user's configuration folder
+	store := &filestore.Store{App: "my-app"} // a folder in the user's configuration
 
 	// After a login, once:
 	err := walletauth.Save(ctx, store, "", session)
@@ -40,7 +40,7 @@ func keyringReadme() (*http.Client, error) {
 		return nil, err // it says what to do
 	}
 	client := &http.Client{Transport: &walletauth.Transport{
-		Store:     &filestore.Store{Codec: codec},
+		Store:     &filestore.Store{App: "my-app", Codec: codec},
 		ProjectID: "my-project",
 		BaseURL:   walletauth.Mainnet,
 	}}
