@@ -135,7 +135,8 @@ var packages = regexp.MustCompile(`(^|: )(walletauth|filestore|keyring): `)
 
 // inWords replaces what errors of the library say to programmers.
 var inWords = strings.NewReplacer(
-	"set Store.Dir to", "set XDG_CONFIG_HOME to",
+	", or Store.AllowNetworkFS if no other machine uses this one", "",
+	"set Store.Dir to the folder itself", "set XDG_CONFIG_HOME to a folder without the link",
 	"set Store.Dir", "set XDG_CONFIG_HOME",
 )
 
@@ -144,6 +145,10 @@ func plain(err error) string {
 	var onURL *url.Error
 	if errors.As(err, &onURL) {
 		err = onURL.Err
+	}
+	var onStore *walletauth.StoreError
+	if errors.As(err, &onStore) {
+		err = onStore.Err
 	}
 	return printable(inWords.Replace(packages.ReplaceAllString(err.Error(), "$1")))
 }
