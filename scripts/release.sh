@@ -15,7 +15,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 root=github.com/walletauth/walletauth
-unreleased="bench compat stress tools" # nobody imports them
+unreleased="bench compat examples/fleet stress tools" # nobody imports them
 
 fail() {
 	echo "release: $*" >&2
@@ -67,7 +67,7 @@ go_finds_the_clone() {
 }
 
 nested() {
-	find "$clone" -mindepth 2 -maxdepth 2 -name go.mod | sed "s|^$clone/||; s|/go.mod\$||" | sort | while read -r module; do
+	find "$clone" -mindepth 2 -maxdepth 3 -name go.mod | sed "s|^$clone/||; s|/go.mod\$||" | sort | while read -r module; do
 		case " $unreleased " in
 		*" $module "*) ;;
 		*) echo "$module" ;;
@@ -163,7 +163,7 @@ fetch_all() {
 
 outside() {
 	printf 'package main\n\nimport (\n\t_ "%s"\n\t_ "%s/walletauthtest"\n' "$root" "$root"
-	nested | sed "s|.*|	_ \"$root/&\"|"
+	nested | grep -v '^cmd/' | sed "s|.*|	_ \"$root/&\"|" # a command cannot be imported
 	printf ')\n\nfunc main() {}\n'
 }
 
@@ -172,6 +172,7 @@ build_outside() (
 	for module in "" $(nested | sed 's|^|/|'); do
 		go get "$root$module@$version" || return
 	done
+	GOBIN=$PWD go install "$root/cmd/walletauth@$version" && ./walletauth --version || return
 	go build -o program . && ./program && go version -m program
 )
 
