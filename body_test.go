@@ -136,6 +136,11 @@ func TestBodyIsClosedOnce(t *testing.T) {
 			return req
 		}},
 		"when its 401 stands": {"/upload", func(_ *testing.T, w *wire, req *http.Request) *http.Request {
+			w.RevokeAccess("user-1")
+			w.FailRefresh(1, walletauthtest.Fault{Status: 404})
+			return req
+		}},
+		"when its 401 ends the session": {"/upload", func(_ *testing.T, w *wire, req *http.Request) *http.Request {
 			w.RevokeSessions("user-1")
 			return req
 		}},
@@ -530,7 +535,8 @@ func Test401ThatNeverEndsIsMendedAllTheSame(t *testing.T) {
 func Test401ThatNeverEndsReachesTheCallerAsItComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t, walletauthtest.Config{})
-		w.RevokeSessions("user-1")
+		w.RevokeAccess("user-1")
+		w.FailRefresh(-1, walletauthtest.Fault{Status: 404})
 		w.trickling(&trickle{-1, make(chan struct{})})
 		resp := w.mustDo(t, w.newRequest(t, "GET", "/wallets", nil))
 		began, got := time.Now(), make([]byte, 20)
@@ -550,7 +556,8 @@ func Test401ThatNeverEndsReachesTheCallerAsItComes(t *testing.T) {
 func Test401ThatTricklesIsWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t, walletauthtest.Config{})
-		w.RevokeSessions("user-1")
+		w.RevokeAccess("user-1")
+		w.FailRefresh(-1, walletauthtest.Fault{Status: 404})
 		w.trickling(&trickle{30, make(chan struct{})})
 		if got := drain(t, w.mustDo(t, w.newRequest(t, "GET", "/wallets", nil))); got != strings.Repeat("x", 30) {
 			t.Errorf("body %q", got)
@@ -578,7 +585,8 @@ func Test401CutOffOnTheWayIsMendedOrCutOffForTheCallerToo(t *testing.T) {
 	w.Fail(walletauthtest.ListWallets, 1, cutOff)
 	w.wantStatus(t, "GET", "/wallets", 200)
 	w.Fail(walletauthtest.ListWallets, 1, cutOff)
-	w.RevokeSessions("user-1")
+	w.RevokeAccess("user-1")
+	w.FailRefresh(-1, walletauthtest.Fault{Status: 404})
 	resp := w.mustDo(t, w.newRequest(t, "GET", "/wallets", nil))
 	defer resp.Body.Close()
 	if body, err := io.ReadAll(resp.Body); string(body) != "half" || !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -611,7 +619,8 @@ func TestConnectionIsUsedAgainAfterA401(t *testing.T) {
 					w.Fail(walletauthtest.ListWallets, 1, walletauthtest.Fault{Status: 401, Body: long})
 					w.wantStatus(t, "GET", "/wallets", 200) // mended
 				}
-				w.RevokeSessions("user-1")
+				w.RevokeAccess("user-1")
+				w.FailRefresh(-1, walletauthtest.Fault{Status: 404})
 				for range 5 {
 					w.wantStatus(t, "GET", "/wallets", 401) // not mended
 				}

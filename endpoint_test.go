@@ -219,7 +219,7 @@ func TestTokenFollowsARedirectInside(t *testing.T) {
 	}
 }
 
-func TestRedirectBackIsSentWithTheTokenAgain(t *testing.T) {
+func TestRedirectBackGetsNoToken(t *testing.T) {
 	const start, out, back = "https://api.example/a", "https://other.example/b", "https://api.example/c"
 	w := &world{redirect: map[string]string{start: out, out: back}, status: 302}
 	resp, err := clientOf(t, "https://api.example", w).Get(start)
@@ -227,7 +227,7 @@ func TestRedirectBackIsSentWithTheTokenAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	drain(t, resp)
-	if diff := cmp.Diff([]string{start, back}, w.withToken()); diff != "" {
+	if diff := cmp.Diff([]string{start}, w.withToken()); diff != "" {
 		t.Errorf("URLs that got the token (-want +got):\n%s", diff)
 	}
 }

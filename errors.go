@@ -1,16 +1,14 @@
 package walletauth
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/redact"
 )
 
 var (
@@ -103,144 +101,72 @@ func (e *RefreshError) Error() string {
 // Unwrap returns Err, nil if there is none.
 func (e *RefreshError) Unwrap() error { return e.Err }
 
-// crash is a panic or Goexit in somebody else's code.
-type crash struct{ text string }
+var (
+	errShutdown   = errors.New("walletauth: the Transport was shut down")
+	errNilSession = fmt.Errorf("walletauth: TokenStore.Load returned nil and no error: %w", ErrNoSession)
+	errLockLost   = errors.New("walletauth: refresh not started: the store's exclusion was lost before it was sent")
+	errOtherUser  = errors.New("walletauth: another user logged in while the request waited: it was not sent")
+	errRejected   = errors.New("walletauth: not refreshed: new tokens were refused as well, " +
+		"so the fault is probably not the token's; a refresh is possible again within 5 minutes")
+)
 
-func (c *crash) Error() string { return "walletauth: " + c.text }
-
-func crashed(err error) bool {
-	var c *crash
-	return errors.As(err, &c)
-}
-
-// guarded runs fn, which is somebody else's code, and turns a panic or a
-// runtime.Goexit in it into an error. It takes a goroutine, because a Goexit
-// can be survived in no other way.
-func guarded(name string, fn func() error) (err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer recovered(name, &err)
-		err = &crash{name + " ended its goroutine (runtime.Goexit)"}
-		err = fn()
-	}()
-	<-done
-	return err
-}
-
-// recovered is to be deferred around somebody else's code: it turns a panic
-// into an error that says where it came from.
-func recovered(name string, err *error) {
-	if p := recover(); p != nil {
-		*err = &crash{fmt.Sprintf("%s panicked: %v%s", name, p, panicSite())}
-	}
-}
-
-// panicSite is the line that panicked: a stack would be a screenful in every
-// log line, and without any place the error helps nobody.
-func panicSite() string {
-	pc := make([]uintptr, 32)
-	frames := runtime.CallersFrames(pc[:runtime.Callers(3, pc)])
-	for {
-		frame, more := frames.Next()
-		if !strings.HasPrefix(frame.Function, "runtime.") {
-			return fmt.Sprintf(" (in %s, line %d)", frame.Function, frame.Line)
-		}
-		if !more {
-			return ""
-		}
-	}
-}
-
-// redacted stands for an error whose text held a token. It keeps what
-// errors.Is finds and nothing else: the error itself would hand the token to
-// the next errors.As or %#v.
-type redacted struct {
-	text string
-	is   func(error) bool
-}
-
-func (e *redacted) Error() string { return e.text }
-
-func (e *redacted) Is(target error) bool { return e.is(target) }
-
-// scrub returns err, or a stand-in if its text holds a token of one of the
-// sessions. Every error that somebody else's code made passes here before it
-// leaves the package: a server may echo a token back, and a store may print
-// what it failed to write.
-func scrub(err error, sessions ...*Session) error {
+// redactError returns err without the tokens of the sessions. Every error that
+// somebody else's code made passes here before it leaves the package: a server
+// may echo a token back, and a store may print what it failed to write. The texts
+// of a RefreshError are cut afterwards, as half a token would not be found.
+func redactError(err error, sessions ...*Session) error {
 	if err == nil {
 		return nil
 	}
-	if refused, ok := err.(*RefreshError); ok { // stays one, for errors.As
-		c := *refused
-		c.Code, c.Message = scrubText(c.Code, sessions...), scrubText(c.Message, sessions...)
-		c.Err = scrub(c.Err, sessions...)
-		return &c
-	}
-	text := err.Error()
-	clean := scrubText(text, sessions...)
-	if clean == text {
-		return err
-	}
-	return &redacted{text: clean, is: func(target error) bool { return errors.Is(err, target) }}
-}
-
-// scrubText replaces the sessions' tokens in text, also where they were
-// escaped for a URL, quoted once or twice, as JSON in a log line is, or stand
-// as in the request that a refresh sends, which a server may repeat. The
-// longest form comes first, since a shorter one may be part of it.
-func scrubText(text string, sessions ...*Session) string {
-	var forms []string
+	tokens := make([]string, 0, 2*len(sessions))
 	for _, s := range sessions {
 		if s != nil {
-			forms = append(forms, spellings(s.AccessToken)...)
-			forms = append(forms, spellings(s.RefreshToken)...)
+			tokens = append(tokens, s.AccessToken, s.RefreshToken)
 		}
 	}
-	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
-	pairs := make([]string, 0, 2*len(forms))
-	for _, form := range forms {
-		pairs = append(pairs, form, "[redacted]")
+	if refused, ok := err.(*RefreshError); ok { // stays one, for errors.As
+		c := *refused
+		c.Code, c.Message = truncate(redact.Text(c.Code, tokens...)), truncate(redact.Text(c.Message, tokens...))
+		c.Err = redactError(c.Err, sessions...)
+		return &c
 	}
-	return strings.NewReplacer(pairs...).Replace(text)
-}
-
-func spellings(token string) []string {
-	if token == "" {
-		return nil
-	}
-	sent := asJSON(token)
-	return []string{token, quote(token), quote(quote(token)), sent, quote(sent), url.QueryEscape(token), url.PathEscape(token)}
-}
-
-// asJSON is s as package encoding/json writes it: unlike quote it escapes <, >
-// and &.
-func asJSON(s string) string {
-	data, _ := json.Marshal(s) // of a string it cannot fail
-	return string(data[1 : len(data)-1])
-}
-
-func quote(s string) string {
-	s = strconv.Quote(s)
-	return s[1 : len(s)-1]
-}
-
-// presentable is scrub for what may be a server's refusal, whose text is cut:
-// after scrubbing, as half a token would not be found.
-func presentable(err error, sessions ...*Session) error {
-	err = scrub(err, sessions...)
-	if refused, ok := err.(*RefreshError); ok { // scrub's own copy
-		refused.Code, refused.Message = cut(refused.Code), cut(refused.Message)
-	}
-	return err
+	return redact.Error(err, tokens...)
 }
 
 const maxMessage = 200
 
-func cut(s string) string {
+func truncate(s string) string {
 	if len(s) <= maxMessage {
 		return s
 	}
 	return strings.ToValidUTF8(s[:maxMessage-3], "") + "..."
+}
+
+// wrapError puts prefix before the text of err, which it wraps. It leaves out the
+// package's name of an error of this package, which prefix has already.
+func wrapError(prefix string, err error) error {
+	return &wrappedError{prefix + strings.TrimPrefix(err.Error(), "walletauth: "), err}
+}
+
+type wrappedError struct {
+	text string
+	err  error
+}
+
+func (e *wrappedError) Error() string { return e.text }
+
+func (e *wrappedError) Unwrap() error { return e.err }
+
+// storeError returns what a store's error is to its caller: [ErrNoSession] and
+// the errors of ctx as they are, everything else as a [StoreError].
+func storeError(ctx context.Context, op string, err error) error {
+	var already *StoreError
+	switch {
+	case err == nil, errors.Is(err, ErrNoSession), errors.As(err, &already):
+		return err
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return ctx.Err()
+	default:
+		return &StoreError{Op: op, Err: err}
+	}
 }

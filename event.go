@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/guard"
 )
 
 // EventType says what an [Event] reports. It is also the text that [LogEvents]
@@ -34,6 +36,13 @@ const (
 	// SaveFailed: a new session, or a logout, could not be stored; Err says
 	// why. It is kept in memory and tried again.
 	SaveFailed EventType = "save failed"
+	// EndpointDown: refreshes of several sessions have failed since the endpoint
+	// last answered; Err is the last failure. Until EndpointUp only some are
+	// sent, to probe it, and all others fail at once. It has no key.
+	EndpointDown EventType = "endpoint down"
+	// EndpointUp: the refresh endpoint answers again. It has no key; Held says
+	// how many refreshes were not sent.
+	EndpointUp EventType = "endpoint up"
 	// SavedLater: what SaveFailed reported is stored after all.
 	SavedLater EventType = "saved later"
 )
@@ -59,16 +68,24 @@ type Event struct {
 	UserID    string        // its user, by WalletKit's id
 	Duration  time.Duration // since RefreshBegan: retries, pauses and saving included
 	Attempts  int           // refreshes sent since RefreshBegan, retries included
-	Err       error         // of RefreshFailed, SessionOver and SaveFailed
+	Held      int           // of EndpointUp: refreshes that were not sent
+	Err       error         // of RefreshFailed, SessionOver, SaveFailed and EndpointDown
 }
 
-// eventOf is an event about s, which may be nil.
-func eventOf(what EventType, key string, s *Session, err error) Event {
+// newEvent is an event about s, which may be nil.
+func newEvent(what EventType, key string, s *Session, err error) Event {
 	e := Event{Type: what, Key: key, Err: err}
 	if s != nil {
 		e.SessionID, e.UserID = s.ID, s.UserID
 	}
 	return e
+}
+
+func endpointEvent(down bool, err error, held int) Event {
+	if down {
+		return Event{Type: EndpointDown, Err: err}
+	}
+	return Event{Type: EndpointUp, Held: held}
 }
 
 // LogValue is the event for package slog: a group of the attributes that
@@ -88,6 +105,7 @@ func (e Event) attrs() []slog.Attr {
 	add(e.UserID != "", slog.String("user_id", e.UserID))
 	add(e.Duration != 0, slog.Duration("duration", e.Duration))
 	add(e.Attempts != 0, slog.Int("attempts", e.Attempts))
+	add(e.Held != 0, slog.Int("held", e.Held))
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("error", e.Err.Error()))
 	}
@@ -96,9 +114,7 @@ func (e Event) attrs() []slog.Attr {
 
 func (e Event) level() slog.Level {
 	switch e.Type {
-	case SessionOver:
-		return slog.LevelError
-	case RefreshFailed, SaveFailed:
+	case SessionOver, RefreshFailed, SaveFailed, EndpointDown:
 		return slog.LevelWarn
 	default:
 		return slog.LevelDebug
@@ -109,10 +125,10 @@ func (e Event) level() slog.Level {
 // to l, or to what [slog.Default] is by then if l is nil. It is safe for
 // concurrent use.
 //
-// [SessionOver] is an error, [RefreshFailed] and [SaveFailed] are warnings, and
-// all else is debug. The message is always "walletauth". The attributes are
-// event (the [EventType]), reason, key, session_id, user_id, duration, attempts
-// and error, in this order and without those that are zero. A duration is what
+// [SessionOver], [RefreshFailed], [SaveFailed] and [EndpointDown] are warnings,
+// and all else is debug. The message is always "walletauth". The attributes are
+// event (the [EventType]), reason, key, session_id, user_id, duration, attempts,
+// held and error, in this order and without those that are zero. A duration is what
 // the handler makes of it: 1.5s by [slog.TextHandler], a number of nanoseconds
 // by [slog.JSONHandler].
 func LogEvents(l *slog.Logger) func(context.Context, Event) {
@@ -123,4 +139,68 @@ func LogEvents(l *slog.Logger) func(context.Context, Event) {
 		}
 		logger.LogAttrs(ctx, e.level(), "walletauth", e.attrs()...)
 	}
+}
+
+// emitter calls OnEvent, and may be nil.
+type emitter func(context.Context, Event)
+
+// emit calls OnEvent. The error is that it panicked.
+func (fn emitter) emit(ctx context.Context, e Event) error {
+	if fn == nil {
+		return nil
+	}
+	return guard.Call("Transport.OnEvent", func() error {
+		fn(ctx, e)
+		return nil
+	})
+}
+
+// eventQueue calls OnEvent for the events of one refresh, each at once and in
+// order, on a goroutine of its own: a refresh must not wait for OnEvent while it
+// holds the store's lock, which OnEvent may want for a Save or Delete.
+type eventQueue struct {
+	onEvent emitter
+	ctx     context.Context
+	queue   chan Event
+	done    chan struct{}
+	err     error // OnEvent panicked; read it after done
+}
+
+// maxEvents is more than the events of one refresh.
+const maxEvents = 16
+
+func newEventQueue(ctx context.Context, onEvent emitter) *eventQueue {
+	q := &eventQueue{onEvent: onEvent, ctx: ctx, done: make(chan struct{})}
+	if onEvent == nil {
+		close(q.done)
+		return q
+	}
+	q.queue = make(chan Event, maxEvents)
+	go q.run()
+	return q
+}
+
+func (q *eventQueue) run() {
+	defer close(q.done)
+	for e := range q.queue {
+		if err := q.onEvent.emit(q.ctx, e); q.err == nil {
+			q.err = err
+		}
+	}
+}
+
+func (q *eventQueue) add(e Event) {
+	if q.queue != nil {
+		q.queue <- e
+	}
+}
+
+// close waits until OnEvent has returned from the last event. The error is that
+// it panicked. Nothing may be added later.
+func (q *eventQueue) close() error {
+	if q.queue != nil {
+		close(q.queue)
+	}
+	<-q.done
+	return q.err
 }

@@ -193,9 +193,9 @@ func ExampleTransport_KeepAlive() {
 }
 
 // As text, of a day on which ada's access token is revoked, bob's refresh fails
-// as WalletKit is overloaded, and cyd's session ends. An error is a user who has
-// to log in again, a warning is what may pass by itself. At level info there is
-// nothing else.
+// as WalletKit is overloaded, and cyd's session ends. The warning "session over"
+// is a user who has to log in again, the others are failures that may pass by
+// themselves. At level info there is nothing else.
 func ExampleLogEvents() {
 	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
 		Level:       slog.LevelDebug, // or Info, in production
@@ -212,7 +212,7 @@ func ExampleLogEvents() {
 	// level=DEBUG msg=walletauth event="refresh began" reason=rejected key=bob user_id=bob
 	// level=WARN msg=walletauth event="refresh failed" reason=rejected key=bob user_id=bob attempts=1 error="walletauth: refresh failed: status 503 Service Unavailable: retry after 1m0s"
 	// level=DEBUG msg=walletauth event="refresh began" reason=rejected key=cyd user_id=cyd
-	// level=ERROR msg=walletauth event="session over" reason=rejected key=cyd user_id=cyd attempts=1 error="walletauth: refresh failed: status 401 Unauthorized: \"No valid API key provided or invalid session token\": the session is over: log in again"
+	// level=WARN msg=walletauth event="session over" reason=rejected key=cyd user_id=cyd attempts=1 error="walletauth: refresh failed: status 401 Unauthorized: \"No valid API key provided or invalid session token\": the session is over: log in again"
 }
 
 // The same day as JSON, from level info on.
@@ -226,7 +226,7 @@ func ExampleLogEvents_json() {
 	})
 	// Output:
 	// {"level":"WARN","msg":"walletauth","event":"refresh failed","reason":"rejected","key":"bob","user_id":"bob","attempts":1,"error":"walletauth: refresh failed: status 503 Service Unavailable: retry after 1m0s"}
-	// {"level":"ERROR","msg":"walletauth","event":"session over","reason":"rejected","key":"cyd","user_id":"cyd","attempts":1,"error":"walletauth: refresh failed: status 401 Unauthorized: \"No valid API key provided or invalid session token\": the session is over: log in again"}
+	// {"level":"WARN","msg":"walletauth","event":"session over","reason":"rejected","key":"cyd","user_id":"cyd","attempts":1,"error":"walletauth: refresh failed: status 401 Unauthorized: \"No valid API key provided or invalid session token\": the session is over: log in again"}
 }
 
 // sameInEveryRun leaves out what differs from run to run.
@@ -261,6 +261,9 @@ func eventfulDay(transport *walletauth.Transport) {
 			log.Fatal(err)
 		}
 		resp, err := client.Do(req)
+		if errors.Is(err, walletauth.ErrSessionExpired) {
+			continue // cyd has to log in again
+		}
 		if err != nil {
 			log.Fatal(err)
 		}

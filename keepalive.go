@@ -4,15 +4,17 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/policy"
 )
 
-// maxNap bounds how long KeepAlive trusts what it knows: a session may be
-// replaced in the store, and a laptop may sleep, which timers do not see.
-const maxNap = 30 * time.Second
+// maxKeepAliveInterval bounds how long KeepAlive trusts what it knows: a session
+// may be replaced in the store, and a laptop may sleep, which timers do not see.
+const maxKeepAliveInterval = 30 * time.Second
 
-func (k *keeper) keepAlive(ctx context.Context, key string) error {
+func (m *sessions) keepAlive(ctx context.Context, key string) error {
 	for {
-		nap, err := k.keepFresh(ctx, key)
+		interval, err := m.keepFresh(ctx, key)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -20,8 +22,8 @@ func (k *keeper) keepAlive(ctx context.Context, key string) error {
 			return err
 		}
 		select {
-		case <-k.clock.After(nap):
-		case <-k.work.closing:
+		case <-m.clock.After(interval):
+		case <-m.work.closing:
 			return errShutdown
 		case <-ctx.Done():
 			return ctx.Err()
@@ -30,23 +32,26 @@ func (k *keeper) keepAlive(ctx context.Context, key string) error {
 }
 
 // keepFresh refreshes the session of key if it is due, and returns for how long
-// to let it be.
-func (k *keeper) keepFresh(ctx context.Context, key string) (nap time.Duration, err error) {
-	s, err := k.load(ctx, key)
+// to leave it.
+func (m *sessions) keepFresh(ctx context.Context, key string) (interval time.Duration, err error) {
+	c, err := m.load(ctx, key)
 	if err != nil {
-		return time.Second, err
+		return policy.Jitter(time.Second, key, m.refreshes.process, 0), err
 	}
-	if k.dueIn(s) <= 0 {
-		if s, err = k.refresh(ctx, key, s, Expiring); err != nil {
-			_, left := k.cooling.active(key)
-			return max(time.Second, left), err
+	if err, _ := m.states.lookup(key).expiredError(c.session); err != nil {
+		return 0, err
+	}
+	if m.dueIn(c) <= 0 {
+		if c, err = m.refresh(ctx, key, c.session, Expiring); err != nil {
+			return policy.Jitter(time.Second, key, m.refreshes.process, 0), err
 		}
 	}
-	return min(max(k.dueIn(s), 100*time.Millisecond), maxNap), nil
+	return min(max(m.dueIn(c), 100*time.Millisecond), maxKeepAliveInterval), nil
 }
 
-// dueIn is how long s stays fresh, by the server's clock.
-func (k *keeper) dueIn(s *Session) time.Duration {
-	now := k.server.now()
-	return k.policy(s, now).dueIn(s.AccessTokenExpiresAt, now)
+// dueIn is how long c stays fresh.
+func (m *sessions) dueIn(c *credentials) time.Duration {
+	local := m.server.LocalNow()
+	w := m.windows(c.session, local)
+	return c.left(local, m.server) - max(w.Due(policy.Spread(c.session.ID, c.session.AccessToken, m.refreshes.process)), w.Late())
 }

@@ -8,44 +8,37 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
-	"time"
+
+	"github.com/walletauth/walletauth/internal/api"
+	"github.com/walletauth/walletauth/internal/serverclock"
 )
 
-// Refresher trades a session's refresh token for a new session. The default
+// Refresher exchanges a session's refresh token for a new session. The default
 // posts to BaseURL/users/refresh-token; replace it where refreshes go another
 // way, through a backend of your own for example.
 //
 // Implementations must be safe for concurrent use.
 type Refresher interface {
-	// Refresh returns a new Session for s, which it must not change: complete,
-	// of the same user and project, with an access token that has not
-	// expired. Anything else is refused.
+	// Refresh returns a new Session for s, which it must not change. It needs an
+	// access token that can be sent in a header. Fields that it leaves zero are
+	// taken over from s, except AccessTokenExpiresAt: without it the last known
+	// lifetime counts, a minute at least. Another user or project is refused.
 	//
-	// It is called at most once at a time per key, inside of the store's
-	// exclusion. ctx ends after Transport.RefreshTimeout and carries the
-	// values of the request that caused the refresh.
+	// It is called at most once at a time per key, under the store's lock. ctx
+	// ends after Transport.RefreshTimeout and carries the values of the request
+	// that caused the refresh, except those of package httptrace.
 	//
 	// An error that wraps ErrSessionExpired ends the session. A RefreshError
 	// with StatusCode 0, 408, 429 or 5xx, a net.Error, io.EOF and
 	// io.ErrUnexpectedEOF are tried again within RefreshTimeout. Any other
-	// fails this refresh, and the key is left alone for a while.
+	// fails this refresh, and the refresh token is not sent for a while.
 	Refresh(ctx context.Context, s *Session) (*Session, error)
 }
 
-// maxReply bounds what is read of a reply that carries a session, and what is
-// held of a 401.
+// maxReply bounds what is read of a reply that carries a session.
 const maxReply = 1 << 20
-
-const (
-	projectHeader = "X-Walletkit-Project-Id" // in the canonical form of net/http
-	sourceHeader  = "X-Walletkit-Token-Source"
-	authHeader    = "Authorization"
-)
 
 // httpRefresher is the default Refresher. It calls base directly and not
 // through an http.Client, which would follow a redirect and repeat the refresh
@@ -54,7 +47,7 @@ type httpRefresher struct {
 	base    func() http.RoundTripper
 	url     string
 	project string // default: the session's
-	clock   *serverClock
+	server  *serverclock.Clock
 }
 
 func (r *httpRefresher) Refresh(ctx context.Context, s *Session) (*Session, error) {
@@ -62,13 +55,13 @@ func (r *httpRefresher) Refresh(ctx context.Context, s *Session) (*Session, erro
 	if err != nil {
 		return nil, &RefreshError{Err: err}
 	}
-	sent := r.clock.local()
-	resp, err := r.base().RoundTrip(req)
+	sent := r.server.LocalNow()
+	resp, err := roundTrip(r.base(), req)
 	if err != nil {
 		return nil, &RefreshError{Err: err}
 	}
 	defer resp.Body.Close()
-	r.clock.learn(resp.Header, sent)
+	r.server.ObserveDate(resp.Header, sent)
 	return r.read(resp)
 }
 
@@ -85,9 +78,9 @@ func (r *httpRefresher) request(ctx context.Context, s *Session) (*http.Request,
 		return nil, err
 	}
 	req.Header = http.Header{
-		"Content-Type": {"application/json"},
-		"Accept":       {"application/json"},
-		projectHeader:  {cmp.Or(r.project, s.ProjectID)},
+		"Content-Type":    {"application/json"},
+		"Accept":          {"application/json"},
+		api.ProjectHeader: {cmp.Or(r.project, s.ProjectID)},
 	}
 	return req, nil
 }
@@ -103,7 +96,7 @@ func (r *httpRefresher) read(resp *http.Response) (*Session, error) {
 	if len(body) > maxReply {
 		return nil, &RefreshError{StatusCode: resp.StatusCode, Err: errors.New("the reply is larger than 1 MiB")}
 	}
-	s, err := decodeSession(body)
+	s, err := decodeFields(body, false)
 	if err != nil {
 		return nil, &RefreshError{StatusCode: resp.StatusCode, Err: fmt.Errorf("the reply is no session: %w", err)}
 	}
@@ -116,9 +109,9 @@ func (r *httpRefresher) read(resp *http.Response) (*Session, error) {
 func (r *httpRefresher) refusal(resp *http.Response, body []byte) *RefreshError {
 	e := &RefreshError{
 		StatusCode: resp.StatusCode,
-		RetryAfter: retryAfter(resp.Header, r.clock.now()),
+		RetryAfter: api.RetryAfter(resp.Header, r.server.Now()),
 	}
-	code, message, ours := parseErrorResponse(body)
+	code, message, ours := api.ErrorResponse(resp.Header, body)
 	e.Code, e.Message = code, message
 	switch status := resp.StatusCode; {
 	case status == 400 || status == 401 || status == 403:
@@ -134,37 +127,15 @@ func (r *httpRefresher) refusal(resp *http.Response, body []byte) *RefreshError 
 	return e
 }
 
-// parseErrorResponse reads {"code": string or null, "error": string}.
-func parseErrorResponse(body []byte) (code, message string, ok bool) {
-	var reply struct {
-		Code  *string `json:"code"`
-		Error *string `json:"error"`
-	}
-	if json.Unmarshal(body, &reply) != nil || reply.Error == nil {
-		return "", "", false
-	}
-	if reply.Code != nil {
-		code = *reply.Code
-	}
-	return code, *reply.Error, true
-}
-
-// retryAfter reads the Retry-After field, seconds or a date (RFC 9110, section
-// 10.2.3), as a time from now. Zero means that there is none that makes sense.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	value := strings.TrimSpace(h.Get("Retry-After"))
-	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
-		return time.Duration(seconds) * time.Second
-	}
-	date, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	return max(0, date.Sub(now))
-}
-
 func transientStatus(status int) bool {
 	return status == 0 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
+}
+
+// neverSent reports whether err shows that no connection was to be had, so that
+// the server cannot have acted.
+func neverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // transient reports whether trying again at once may help.
@@ -175,45 +146,4 @@ func transient(err error) bool {
 	}
 	var network net.Error
 	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// retryDelay is how long to wait after the given number of failures: 250 ms
-// doubling to 5 s, of which the second half is random so that processes that
-// failed together do not return together; longer if the server asks.
-func retryDelay(failures int, err error) time.Duration {
-	d := backoff(failures, 250*time.Millisecond, 5*time.Second)
-	d = d/2 + rand.N(d/2)
-	var refused *RefreshError
-	if errors.As(err, &refused) {
-		d = max(d, refused.RetryAfter)
-	}
-	return d
-}
-
-// backoff is first, doubled with every failure after the first, at most most.
-func backoff(failures int, first, most time.Duration) time.Duration {
-	d := first
-	for range failures - 1 {
-		if d *= 2; d >= most {
-			return most
-		}
-	}
-	return d
-}
-
-// checkReply says what is wrong with next as the successor of old, whoever
-// made it.
-func checkReply(old, next *Session, now time.Time) error {
-	if err := next.check(); err != nil {
-		return err
-	}
-	switch {
-	case old.UserID != "" && next.UserID != old.UserID:
-		return errors.New("the session is another user's")
-	case old.ProjectID != "" && next.ProjectID != old.ProjectID:
-		return errors.New("the session is another project's")
-	case !next.AccessTokenExpiresAt.After(now):
-		return errors.New("the session's access token has expired already")
-	}
-	return nil
 }

@@ -138,7 +138,7 @@ func (r *refusal) isWalletKits() bool {
 		return false
 	}
 	for name, value := range reply {
-		if _, ok := value.(string); ok && strings.EqualFold(name, "error") {
+		if _, ok := value.(string); ok && name == "error" {
 			return true
 		}
 	}

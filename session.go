@@ -1,6 +1,7 @@
 package walletauth
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +12,7 @@ import (
 )
 
 // Session is what WalletKit answers to a login and to a refresh: an access
-// token that lives minutes and the refresh token that buys the next one. Its
+// token that lives minutes and the refresh token for the next one. Its
 // JSON is the API's own.
 //
 // The API documents all fields as required, and a Session that lacks one is
@@ -41,7 +42,7 @@ type Session struct {
 	AccessToken          string    `json:"access_token"`
 	AccessTokenExpiresAt time.Time `json:"access_token_expires_at"`
 
-	// The refresh token buys the next session, and is taken to work once.
+	// The refresh token is sent for the next session, and is taken to work once.
 	RefreshToken          string    `json:"refresh_token"`
 	RefreshTokenExpiresAt time.Time `json:"refresh_token_expires_at"`
 }
@@ -124,56 +125,120 @@ func sameTokens(a, b *Session) bool {
 	return a.AccessToken == b.AccessToken && a.RefreshToken == b.RefreshToken
 }
 
-// decodeSession reads a complete session. Its errors name the field at fault
-// and never quote the input, which may be a token that landed in the wrong
-// field; time.Time's own decoder would quote it, hence the strings.
+// sameLogin reports whether a and b, of which only the access token may be
+// known, stem from one login.
+func sameLogin(a, b *Session) bool {
+	return a.AccessToken == b.AccessToken || b.ID != "" &&
+		(a.ID == b.ID || a.UserID == b.UserID && a.CreatedAt.Equal(b.CreatedAt))
+}
+
+// completed returns a copy of reply, the answer to a refresh of s, in which s
+// fills in what it leaves out, as RFC 6749, section 6, lets a server keep the
+// refresh token; expiry is used if the access token's is left out. It refuses
+// what cannot be the successor of s.
+func completed(reply, s *Session, expiry time.Time) (*Session, error) {
+	if reply == nil {
+		return nil, errors.New("the session is nil")
+	}
+	next := *reply
+	next.ID = cmp.Or(next.ID, s.ID)
+	next.ProjectID = cmp.Or(next.ProjectID, s.ProjectID)
+	next.UserID = cmp.Or(next.UserID, s.UserID)
+	next.RefreshToken = cmp.Or(next.RefreshToken, s.RefreshToken)
+	fill(&next.CreatedAt, s.CreatedAt)
+	fill(&next.RefreshTokenExpiresAt, s.RefreshTokenExpiresAt)
+	fill(&next.AccessTokenExpiresAt, expiry)
+	switch {
+	case next.AccessToken == "":
+		return nil, errors.New("the session lacks access_token")
+	case !validHeaderValue(next.AccessToken):
+		return nil, errors.New("the session's access_token cannot be sent in a header")
+	case s.UserID != "" && next.UserID != s.UserID:
+		return nil, errors.New("the session is another user's")
+	case s.ProjectID != "" && next.ProjectID != s.ProjectID:
+		return nil, errors.New("the session is another project's")
+	}
+	return &next, nil
+}
+
+func fill(t *time.Time, otherwise time.Time) {
+	if t.IsZero() {
+		*t = otherwise
+	}
+}
+
+// decodeSession reads a complete session.
 func decodeSession(data []byte) (*Session, error) {
-	var wire struct {
-		ID                    string `json:"id"`
-		CreatedAt             string `json:"created_at"`
-		ProjectID             string `json:"project_id"`
-		UserID                string `json:"user_id"`
-		AccessToken           string `json:"access_token"`
-		AccessTokenExpiresAt  string `json:"access_token_expires_at"`
-		RefreshToken          string `json:"refresh_token"`
-		RefreshTokenExpiresAt string `json:"refresh_token_expires_at"`
-	}
-	if err := json.Unmarshal(data, &wire); err != nil {
-		return nil, describeJSONError(err)
-	}
-	s := &Session{
-		ID: wire.ID, ProjectID: wire.ProjectID, UserID: wire.UserID,
-		AccessToken: wire.AccessToken, RefreshToken: wire.RefreshToken,
-	}
-	for _, field := range []struct {
-		name, text string
-		to         *time.Time
-	}{
-		{"created_at", wire.CreatedAt, &s.CreatedAt},
-		{"access_token_expires_at", wire.AccessTokenExpiresAt, &s.AccessTokenExpiresAt},
-		{"refresh_token_expires_at", wire.RefreshTokenExpiresAt, &s.RefreshTokenExpiresAt},
-	} {
-		if field.text == "" {
-			continue // check names it
-		}
-		t, err := time.Parse(time.RFC3339, field.text)
-		if err != nil {
-			return nil, fmt.Errorf("the session's %s is not an RFC 3339 time", field.name)
-		}
-		*field.to = t
+	s, err := decodeFields(data, true)
+	if err != nil {
+		return nil, err
 	}
 	return s, s.check()
 }
 
-func describeJSONError(err error) error {
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) && wrongType.Field != "" {
-		return fmt.Errorf("the session's %s is not a string", wrongType.Field)
+// decodeFields reads the fields of a session by their exact names, which
+// encoding/json would match in any case. Unless strict, a time that cannot be
+// read counts as left out. Its errors name the field at fault and never quote
+// the input, which may be a token that landed in the wrong field; time.Time's own
+// decoder would quote it.
+func decodeFields(data []byte, strict bool) (*Session, error) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(data, &fields) != nil {
+		if json.Valid(data) {
+			return nil, errors.New("the session is not a JSON object")
+		}
+		return nil, errors.New("the session is not valid JSON")
 	}
-	if errors.As(err, &wrongType) {
-		return errors.New("the session is not a JSON object")
+	s := &Session{}
+	for _, field := range []struct {
+		name string
+		to   *string
+	}{
+		{"id", &s.ID},
+		{"project_id", &s.ProjectID},
+		{"user_id", &s.UserID},
+		{"access_token", &s.AccessToken},
+		{"refresh_token", &s.RefreshToken},
+	} {
+		if !decodeString(fields[field.name], field.to) {
+			return nil, fmt.Errorf("the session's %s is not a string", field.name)
+		}
 	}
-	return errors.New("the session is not valid JSON")
+	for _, field := range []struct {
+		name string
+		to   *time.Time
+	}{
+		{"created_at", &s.CreatedAt},
+		{"access_token_expires_at", &s.AccessTokenExpiresAt},
+		{"refresh_token_expires_at", &s.RefreshTokenExpiresAt},
+	} {
+		if err := decodeTime(fields[field.name], field.to); err != nil && strict {
+			return nil, fmt.Errorf("the session's %s is not %w", field.name, err)
+		}
+	}
+	return s, nil
+}
+
+// decodeString reads a string, or leaves it empty if there is none.
+func decodeString(data json.RawMessage, to *string) bool {
+	return data == nil || json.Unmarshal(data, to) == nil
+}
+
+// decodeTime reads a time. The errors complete "it is not".
+func decodeTime(data json.RawMessage, to *time.Time) error {
+	var text string
+	if !decodeString(data, &text) {
+		return errors.New("a string")
+	}
+	if text == "" {
+		return nil // check names it
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return errors.New("an RFC 3339 time")
+	}
+	*to = t
+	return nil
 }
 
 // validHeaderValue reports whether v may stand in an HTTP field (RFC 9110,

@@ -2,56 +2,67 @@ package walletauth
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/policy"
+	"github.com/walletauth/walletauth/internal/timeout"
 )
 
-var errShutdown = errors.New("walletauth: the Transport was shut down")
-
-// shutdown starts nothing new, waits for what is under way, and stores what is
+// shutdown starts nothing new, waits for what is in progress, and stores what is
 // not stored yet.
-func (k *keeper) shutdown(ctx context.Context) error {
-	k.work.close()
-	if !k.work.ends(ctx) {
+func (m *sessions) shutdown(ctx context.Context) error {
+	m.work.close()
+	if !m.work.wait(ctx) {
 		return fmt.Errorf("walletauth: Shutdown ended before a refresh or save that is under way: %w", ctx.Err())
 	}
-	return k.saveAll(ctx)
+	return m.store.flushAll(ctx)
 }
 
-// saveAll tries until everything is stored, ctx ends, or RefreshTimeout has
+// flushAll tries until everything is stored, ctx ends, or the timeout has
 // passed: a caller that gave no deadline still wants its program to end.
-func (k *keeper) saveAll(ctx context.Context) error {
-	ctx, cancel := withTimeout(ctx, k.clock, k.timeout)
-	defer cancel()
+func (p *pendingStore) flushAll(ctx context.Context) error {
+	timed := timeout.New(ctx, p.clock, p.timeout)
+	defer timed.Cancel()
 	for failures := 1; ; failures++ {
-		err := k.saveOnce(ctx)
+		left, err := p.flushOnce(timed)
 		if err == nil {
 			return nil
 		}
-		if !sleep(ctx, k.clock, backoff(failures, 100*time.Millisecond, 10*time.Second)) {
-			return fmt.Errorf("walletauth: sessions that could not be stored: %d, the last because: %w", len(k.unsaved.keys()), err)
+		if !sleep(timed, p.clock, policy.Backoff(failures, 100*time.Millisecond, 10*time.Second)) {
+			return wrapError(fmt.Sprintf("walletauth: sessions that could not be stored: %d, the last because: ", left), err)
 		}
 	}
 }
 
-// saveOnce tries once for each key, and again for what came meanwhile: the
-// answer to a login that was under way.
-func (k *keeper) saveOnce(ctx context.Context) (last error) {
-	for keys := k.unsaved.keys(); last == nil && len(keys) > 0; keys = k.unsaved.keys() {
+// flushOnce tries once for each key with something pending, and again for what
+// came meanwhile, as the answer to a login may. It returns how many are left and
+// the last error.
+func (p *pendingStore) flushOnce(ctx context.Context) (left int, last error) {
+	for keys := p.keys(); last == nil && len(keys) > 0; keys = p.keys() {
 		for _, key := range keys {
-			if err := k.save(ctx, key); err != nil {
+			if err := p.flush(ctx, key, unchanged); err != nil {
 				last = err
 			}
 		}
 	}
-	return last
+	return len(p.keys()), last
 }
 
-// work is what Shutdown waits for: flights, and what saves in the background.
-// Unlike a sync.WaitGroup it lets nothing begin after the end was announced,
-// and can be waited for with a context.
+func (p *pendingStore) keys() (keys []string) {
+	p.states.byKey.Range(func(key, v any) bool {
+		if v.(*keyState).pending.Load() != nil {
+			keys = append(keys, key.(string))
+		}
+		return true
+	})
+	return keys
+}
+
+// work is what Shutdown waits for: refreshes, and what saves in the background.
+// Unlike a sync.WaitGroup it lets nothing begin after the end was announced, and
+// can be waited for with a context.
 type work struct {
 	closing chan struct{} // closed by the first Shutdown
 	idle    chan struct{} // closed when nothing is left after that
@@ -60,9 +71,7 @@ type work struct {
 	left int
 }
 
-func newWork() *work {
-	return &work{closing: make(chan struct{}), idle: make(chan struct{})}
-}
+func newWork() *work { return &work{closing: make(chan struct{}), idle: make(chan struct{})} }
 
 // begin announces work, which end is to follow. It reports false if it is too
 // late: nobody would wait for it.
@@ -97,8 +106,8 @@ func (w *work) close() {
 
 func (w *work) closed() bool { return isClosed(w.closing) }
 
-// ends waits until nothing is left. It reports false if ctx ended before.
-func (w *work) ends(ctx context.Context) bool {
+// wait waits until nothing is left. It reports false if ctx ended before.
+func (w *work) wait(ctx context.Context) bool {
 	select {
 	case <-w.idle:
 	case <-ctx.Done():

@@ -10,14 +10,21 @@ import "context"
 type Remembered struct{ Flights, Unsaved int }
 
 // Remembers counts what t holds of its keys.
-func (t *Transport) Remembers() Remembered {
-	if t.keeper == nil {
-		return Remembered{}
+func (t *Transport) Remembers() (r Remembered) {
+	if t.sessions == nil {
+		return r
 	}
-	t.keeper.mu.Lock()
-	flights := len(t.keeper.flying)
-	t.keeper.mu.Unlock()
-	return Remembered{Flights: flights, Unsaved: len(t.keeper.unsaved.keys())}
+	t.sessions.states.mu.Lock()
+	defer t.sessions.states.mu.Unlock()
+	t.sessions.states.byKey.Range(func(_, v any) bool {
+		st := v.(*keyState)
+		r.Flights += len(st.calls)
+		if st.pending.Load() != nil {
+			r.Unsaved++
+		}
+		return true
+	})
+	return r
 }
 
 // WrapRefresher puts wrap around the Refresher that t uses, the default one in
@@ -27,7 +34,8 @@ func (t *Transport) WrapRefresher(wrap func(Refresher) Refresher) error {
 	if err := t.ready(); err != nil {
 		return err
 	}
-	t.keeper.refresher = wrap(t.keeper.refresher)
+	t.sessions.refreshes.refresher = wrap(t.sessions.refreshes.refresher)
+	t.sessions.refreshes.process = 1 // drawn by chance otherwise
 	return nil
 }
 

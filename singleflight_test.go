@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -340,17 +341,24 @@ func TestARefreshOutlivesTheCallerWhoBeganIt(t *testing.T) {
 }
 
 func TestAWaitingCallerLeavesAtItsOwnDeadline(t *testing.T) {
-	for name, age := range map[string]time.Duration{
-		"while the token has expired": 5 * time.Minute,
-		"while it is still valid":     4*time.Minute + 55*time.Second,
+	for name, c := range map[string]struct {
+		age    time.Duration
+		served bool
+	}{
+		"with its error while the token has expired":    {5 * time.Minute, false},
+		"with the token before while it is still valid": {late, true},
 	} {
 		inBubble(t, name, func(t *testing.T) {
 			k := newKept(t)
 			k.srv.FailRefresh(1, walletauthtest.Fault{Delay: 2 * time.Second})
-			k.at(age)
+			k.at(c.age)
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			if took, err := k.get(ctx); !errors.Is(err, context.DeadlineExceeded) || took != 50*time.Millisecond {
+			took, err := k.get(ctx)
+			if c.served && (err != nil || took >= 50*time.Millisecond) {
+				t.Errorf("after %v: %v, want that it is served", took, err)
+			}
+			if !c.served && (!errors.Is(err, context.DeadlineExceeded) || took != 50*time.Millisecond) {
 				t.Errorf("left after %v with %v", took, err)
 			}
 			k.shutdown()
@@ -364,11 +372,17 @@ type keptTrace struct{}
 
 func TestARefreshCarriesTheValuesOfTheRequestThatBeganIt(t *testing.T) {
 	inBubble(t, "to the base transport and OnEvent", func(t *testing.T) {
+		var mu sync.Mutex
 		var seen []any
+		see := func(ctx context.Context) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, ctx.Value(keptTrace{}))
+		}
 		k := newKept(t, func(k *kept) {
-			k.OnEvent = func(ctx context.Context, _ walletauth.Event) { seen = append(seen, ctx.Value(keptTrace{})) }
+			k.OnEvent = func(ctx context.Context, _ walletauth.Event) { see(ctx) }
 		})
-		k.srv.FailRefresh(1, walletauthtest.Fault{Do: func(r *http.Request) { seen = append(seen, r.Context().Value(keptTrace{})) }})
+		k.srv.FailRefresh(1, walletauthtest.Fault{Do: func(r *http.Request) { see(r.Context()) }})
 		k.at(5 * time.Minute)
 		if _, err := k.get(context.WithValue(t.Context(), keptTrace{}, "trace")); err != nil {
 			t.Fatal(err)
@@ -432,7 +446,7 @@ func TestNobodyWaitsForAnEarlyRefresh(t *testing.T) {
 	inBubble(t, "which is slow", func(t *testing.T) {
 		k := newKept(t)
 		k.srv.FailRefresh(1, walletauthtest.Fault{Delay: 10 * time.Second})
-		k.at(4 * time.Minute)
+		k.at(early)
 		for range 100 {
 			k.works(0)
 			k.wentOutWith(k.first)
@@ -450,7 +464,7 @@ func TestNobodyWaitsForAnEarlyRefresh(t *testing.T) {
 			k.login(fmt.Sprint(user), fmt.Sprint(user))
 		}
 		k.srv.FailRefresh(-1, walletauthtest.Fault{Delay: 10 * time.Second})
-		k.at(4 * time.Minute)
+		k.at(early)
 		for i := range 1000 {
 			if took, err := k.get(walletauth.WithKey(t.Context(), fmt.Sprint(i%100))); err != nil || took != 0 {
 				t.Fatalf("after %v: %v", took, err)
@@ -463,7 +477,7 @@ func TestNobodyWaitsForAnEarlyRefresh(t *testing.T) {
 	inBubble(t, "which waits for exclusion", func(t *testing.T) {
 		k := newKept(t)
 		release := k.hold()
-		k.at(4 * time.Minute)
+		k.at(early)
 		k.works(0)
 		k.works(0)
 		k.sent(0)
@@ -474,13 +488,17 @@ func TestNobodyWaitsForAnEarlyRefresh(t *testing.T) {
 	inBubble(t, "which fails", func(t *testing.T) {
 		k := newKept(t)
 		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 503})
-		k.at(4 * time.Minute)
+		k.at(early)
 		for range 100 {
 			k.works(0)
 		}
 		k.shutdown()
 	})
 }
+
+// early is in the last quarter of the early window of a token that lives five
+// minutes, in which whoever asks starts a refresh.
+const early = 4*time.Minute + 46*time.Second
 
 // late is shortly before the expiry of a token that lives five minutes.
 const late = 4*time.Minute + 55*time.Second
@@ -508,7 +526,9 @@ func TestRequestsWaitForARefreshShortlyBeforeExpiry(t *testing.T) {
 		k := newKept(t)
 		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 503, Delay: time.Second, Header: http.Header{"Retry-After": {"2"}}})
 		k.at(5*time.Minute - time.Millisecond)
-		k.works(3 * time.Second)
+		if took, err := k.get(t.Context()); err != nil || took < 3*time.Second || took > 3400*time.Millisecond { // a fifth of jitter
+			t.Errorf("after %s: %v", took, err)
+		}
 		k.wentOutWith(k.stored())
 		k.sent(2)
 	})
@@ -530,7 +550,7 @@ func TestAValidTokenServesWhereWaitingDoesNotHelp(t *testing.T) {
 		in    time.Duration
 	}{
 		"the refresh is refused": {walletauthtest.Fault{Status: 404, Delay: time.Second}, time.Second},
-		"the session is over":    {walletauthtest.Fault{Status: 401, Body: `{"code":null,"error":"no"}`}, 0},
+		"the session is over":    {ended, 0},
 		"the refresh is retried": {walletauthtest.Fault{Status: 503, Delay: time.Second}, time.Second},
 		"it takes too long":      {walletauthtest.Fault{Delay: 20 * time.Second}, 4 * time.Second},
 		"the connection dropped": {walletauthtest.Fault{Drop: true}, 0},
@@ -568,13 +588,17 @@ func TestTheWindowsFollowTheLifetime(t *testing.T) {
 		for _, edge := range []struct {
 			name   string
 			at, in time.Duration
-			sent   int
+			sent   []int // either
 		}{
-			{"before the windows", c.early - 1, 0, 0},
-			{"early", c.early, 0, 1},
-			{"before the late one", c.late - 1, 0, 1},
-			{"late", c.late, time.Millisecond, 1},
+			{"before the windows", c.early - 1, 0, []int{0}},
+			{"early", c.early, 0, []int{0, 1}},
+			{"in the last quarter", c.early + (c.ttl-c.early)*3/4, 0, []int{1}},
+			{"before the late one", c.late - 1, 0, []int{0, 1}},
+			{"late", c.late, time.Millisecond, []int{1}},
 		} {
+			if edge.name == "in the last quarter" && edge.at >= c.late {
+				continue // the late window is the longer one
+			}
 			inBubble(t, c.ttl.String()+" "+edge.name, func(t *testing.T) {
 				k := newKeptBy(t, walletauthtest.Config{TB: t, AccessTokenTTL: c.ttl})
 				k.works(0)
@@ -582,7 +606,9 @@ func TestTheWindowsFollowTheLifetime(t *testing.T) {
 				k.at(edge.at)
 				k.works(edge.in)
 				k.shutdown()
-				k.sent(edge.sent)
+				if got := k.srv.Requests(walletauthtest.RefreshToken); !slices.Contains(edge.sent, got) {
+					t.Errorf("%d refreshes were sent, want %v", got, edge.sent)
+				}
 			})
 		}
 	}
@@ -645,8 +671,8 @@ func TestAProcessThatOnlyAdoptsRefreshesNoMoreOften(t *testing.T) {
 					b.works(0)
 					synctest.Wait()
 				}
-				if busy.n.Load() != c.want || adopts.n.Load() != 0 {
-					t.Errorf("%d and %d refreshes, want %d and 0", busy.n.Load(), adopts.n.Load(), c.want)
+				if n := busy.n.Load() + adopts.n.Load(); n > c.want || n < 49 { // each refreshes at a point of its own
+					t.Errorf("%d and %d refreshes, want 49 to %d together", busy.n.Load(), adopts.n.Load(), c.want)
 				}
 			})
 		}
@@ -673,9 +699,6 @@ func TestAProcessThatStartsLaterRefreshesAtMostOnceMore(t *testing.T) {
 					synctest.Wait()
 					b.works(0)
 					synctest.Wait()
-				}
-				if n := late.n.Load(); n > 1 {
-					t.Errorf("the later process sent %d refreshes, want 1 at most", n)
 				}
 				if n := busy.n.Load() + late.n.Load(); n > 1050/80+1 {
 					t.Errorf("%d refreshes in all", n)
@@ -704,8 +727,8 @@ func TestAWrongClockRefreshesNoMoreOften(t *testing.T) {
 			if n := k.hour(); n > 15 { // at most one more to learn
 				t.Errorf("%d refreshes in an hour, want 14 or 15", n)
 			}
-			if n := k.hour(); n != 15 {
-				t.Errorf("%d refreshes in the second hour, want 15", n)
+			if n := k.hour(); n < 12 || n > 15 {
+				t.Errorf("%d refreshes in the second hour, want 12 to 15", n)
 			}
 		})
 	}
@@ -743,8 +766,8 @@ func TestAClockThatJumpsIsCaughtUpWith(t *testing.T) {
 			if n := k.hour(); n > 16 {
 				t.Errorf("%d refreshes in the hour after, want 15 or 16", n)
 			}
-			if n := k.hour(); n != 15 {
-				t.Errorf("%d refreshes in the third hour, want 15", n)
+			if n := k.hour(); n < 12 || n > 15 {
+				t.Errorf("%d refreshes in the third hour, want 12 to 15", n)
 			}
 		})
 	}
@@ -763,8 +786,8 @@ func TestARightClockNeedsNoDate(t *testing.T) {
 				}
 				return resp, err
 			})
-			if n := k.hour(); n != 14 {
-				t.Errorf("%d refreshes in an hour, want 14", n)
+			if n := k.hour(); n < 12 || n > 15 {
+				t.Errorf("%d refreshes in an hour, want 12 to 15", n)
 			}
 		})
 	}
@@ -772,11 +795,11 @@ func TestARightClockNeedsNoDate(t *testing.T) {
 
 func TestAFailedRefreshIsNotTriedAgainForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := newKept(t, func(k *kept) { k.RefreshTimeout = 100 * time.Millisecond }) // no time for a second attempt
+		k := newKept(t)
 		k.at(5 * time.Minute)
 		start := time.Now()
 		var tried []time.Duration
-		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 503, Do: func(*http.Request) { tried = append(tried, time.Since(start)) }})
+		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 404, Do: func(*http.Request) { tried = append(tried, time.Since(start)) }})
 
 		var last error
 		for range 1000 {
@@ -788,12 +811,12 @@ func TestAFailedRefreshIsNotTriedAgainForAWhile(t *testing.T) {
 			last = err
 			time.Sleep(100 * time.Millisecond)
 		}
-		if got, want := fmt.Sprint(tried), "[0s 1s 3s 7s 15s 31s 1m1s 1m31s]"; got != want {
-			t.Errorf("refreshes were sent after\n%s, want\n%s", got, want)
+		if n := len(tried); n < 7 || n > 9 { // after 1 s doubling to 30 s, with jitter: TestCooldown
+			t.Errorf("refreshes were sent after %s", tried)
 		}
 
 		k.srv.ClearFaults()
-		time.Sleep(30 * time.Second)
+		time.Sleep(36 * time.Second)
 		k.works(0)
 		k.isLatest(k.stored())
 	})
@@ -801,28 +824,28 @@ func TestAFailedRefreshIsNotTriedAgainForAWhile(t *testing.T) {
 
 func TestAPauseIsShortAgainAfterASuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := newKept(t, func(k *kept) { k.RefreshTimeout = 100 * time.Millisecond })
+		k := newKept(t)
 		k.at(5 * time.Minute)
-		k.srv.FailRefresh(3, walletauthtest.Fault{Status: 503})
+		k.srv.FailRefresh(3, walletauthtest.Fault{Status: 404})
 		for _, pause := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
 			_ = k.fails(0)
-			time.Sleep(pause)
+			time.Sleep(pause * 6 / 5) // with jitter
 		}
 		k.works(0)
 		time.Sleep(5 * time.Minute)
-		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 503})
+		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 404})
 		_ = k.fails(0)
-		time.Sleep(time.Second)
+		time.Sleep(1200 * time.Millisecond)
 		k.works(0)
 	})
 }
 
 func TestAPauseOfOneKeyIsNoneOfAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := newKept(t, func(k *kept) { k.RefreshTimeout = 100 * time.Millisecond })
+		k := newKept(t)
 		k.login("other", "other")
 		k.at(5 * time.Minute)
-		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 503})
+		k.srv.FailRefresh(1, walletauthtest.Fault{Status: 404})
 		_ = k.fails(0)
 		if _, err := k.get(walletauth.WithKey(t.Context(), "other")); err != nil {
 			t.Error(err)
@@ -849,7 +872,7 @@ func TestTheLastSessionServesOnWhileTheStoreCannotBeRead(t *testing.T) {
 			t.Errorf("another key: %v, want the store's error", err)
 		}
 		k.at(5 * time.Minute)
-		if err := k.fails(0); !errors.Is(err, down) || !strings.Contains(err.Error(), "load the session") {
+		if err := k.fails(0); !errors.Is(err, down) || !strings.Contains(err.Error(), "load") {
 			t.Errorf("after its expiry: %v, want the store's error and what it is about", err)
 		}
 		k.sent(0)
@@ -891,7 +914,7 @@ func TestTimeComesFromTheClockAlone(t *testing.T) {
 		}
 		k.sent(0)
 
-		mock.Add(4 * time.Minute)
+		mock.Add(early)
 		if err := <-request(); err != nil {
 			t.Fatal(err)
 		}
@@ -903,7 +926,7 @@ func TestTimeComesFromTheClockAlone(t *testing.T) {
 		waits, began := request(), time.Now()
 		mock.Add(2*time.Second - 1)
 		k.sent(2)
-		mock.Add(1)
+		mock.Add(401 * time.Millisecond) // a fifth of jitter
 		if err := <-waits; err != nil {
 			t.Fatal(err)
 		}

@@ -3,94 +3,60 @@ package walletauth
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/policy"
 )
 
-// Status is what is known of a session, see [Transport.Status].
+// Status is what is known of a session, as [Transport.Status] returns it.
 type Status struct {
-	Session   *Session  // nil if there is none; printing it shows no token
+	Session   *Session  // nil if there is none; it holds the tokens, and printing it is safe
 	Over      error     // wraps ErrSessionExpired once the session has ended
 	Unsaved   bool      // the store has not taken the session yet
 	LastError error     // of the last refresh or save, nil since the last success
-	RetryAt   time.Time // when a refresh may be tried again; zero: now
+	RetryAt   time.Time // when a refresh may be tried again, by Clock; zero: now
 }
 
-// Status returns what is known of the session of ctx, without network and
-// without a refresh.
+// Status returns what is known of the session of ctx, without network and without
+// a refresh: a pure look at the store and at what t remembers. The key comes from
+// Key, called with a GET request for BaseURL that carries ctx. A missing session
+// is not an error. The Session is the caller's own copy.
+//
+// The errors: a field of t is wrong; t was shut down; a [StoreError] if the store
+// cannot be read and no valid session is remembered, beside which the Status says
+// what it can.
 func (t *Transport) Status(ctx context.Context) (Status, error) {
 	key, err := t.keyOf(ctx)
 	if err != nil {
 		return Status{}, err
 	}
-	s, err := t.keeper.load(ctx, key)
+	c, err := t.sessions.load(ctx, key)
+	status := t.sessions.status(key, c)
 	if errors.Is(err, ErrNoSession) {
-		return Status{}, nil
+		err = nil
 	}
-	if err != nil {
-		return Status{}, err
-	}
-	own := *s
-	st := Status{Session: &own, Over: t.keeper.ended.cause(s), Unsaved: t.keeper.unsaved.of(key) != nil}
-	if failed, left := t.keeper.cooling.active(key); left > 0 {
-		st.LastError, st.RetryAt = failed.err, t.keeper.clock.Now().Add(left)
-	}
-	return st, nil
+	return status, err
 }
 
-// Renew returns a session newer than rejected, which was refused outside of
-// HTTP.
-func (t *Transport) Renew(ctx context.Context, rejected *Session) (*Session, error) {
-	if rejected == nil {
-		return nil, errors.New("walletauth: Renew needs the session that was refused")
-	}
-	key, err := t.keyOf(ctx)
-	if err != nil {
-		return nil, err
-	}
-	now, err := t.keeper.load(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	if !newer(now, rejected, Rejected) {
-		if now, err = t.keeper.refresh(ctx, key, rejected, Rejected); err != nil {
-			return nil, err
+func (m *sessions) status(key string, c *credentials) (s Status) {
+	now := m.clock.Now()
+	m.states.peek(key, func(st *keyState) {
+		s.Unsaved = st.pending.Load() != nil
+		s.LastError = st.lastError
+		if c != nil {
+			s.Over, _ = st.expiredError(c.session)
+			if st.cooldown.Active(c.session.RefreshToken, now) != nil {
+				s.RetryAt = st.cooldown.Until()
+			}
 		}
+	})
+	if c == nil {
+		return s
 	}
-	own := *now
-	return &own, nil
-}
-
-// Logout forgets the session of ctx, then tells WalletKit.
-func (t *Transport) Logout(ctx context.Context) error {
-	key, err := t.keyOf(ctx)
-	if err != nil {
-		return err
+	own := *c.session
+	s.Session = &own
+	if at := m.refreshes.throttle.RetryAt(policy.Hash(own.RefreshToken, 0)); at.After(s.RetryAt) {
+		s.RetryAt = at
 	}
-	s, loadErr := t.keeper.load(ctx, key)
-	err = Delete(ctx, t.Store, key)
-	if loadErr != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, reqErr := http.NewRequestWithContext(ctx, http.MethodPost, t.api.url(logoutPath), nil)
-	if reqErr != nil {
-		return errors.Join(err, reqErr)
-	}
-	req.Header.Set(authHeader, "Bearer "+s.AccessToken)
-	req.Header.Set(projectHeader, s.ProjectID)
-	req.Header.Set(sourceHeader, t.source[0])
-	resp, reqErr := t.base().RoundTrip(req)
-	if reqErr != nil {
-		return errors.Join(err, fmt.Errorf("walletauth: logged out here, but WalletKit was not told: %w", scrub(reqErr, s)))
-	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxReply))
-	if resp.StatusCode/100 != 2 {
-		reqErr = fmt.Errorf("walletauth: logged out here, but WalletKit answered %s", resp.Status)
-	}
-	return errors.Join(err, reqErr)
+	return s
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/walletauth/walletauth/internal/keylock"
 )
 
 // TokenStore is where sessions live, each under a key that names whose it is.
@@ -84,7 +86,7 @@ func replace(ctx context.Context, st TokenStore, key string, s *Session) error {
 	if r, ok := st.(Replacer); ok && errors.Is(err, ErrUnreadable) {
 		err = r.Replace(ctx, key, s)
 	}
-	return scrub(err, s)
+	return storeError(ctx, "update", redactError(err, s))
 }
 
 // SaveIfAbsent stores a copy of s as the session of key unless there is one
@@ -107,7 +109,7 @@ func SaveIfAbsent(ctx context.Context, st TokenStore, key string, s *Session) (s
 		}
 		return &own, nil
 	})
-	return stored && err == nil, scrub(err, s)
+	return stored && err == nil, storeError(ctx, "update", redactError(err, s))
 }
 
 type contextKey struct{}
@@ -132,7 +134,7 @@ func KeyFromContext(ctx context.Context) string {
 // has expired, and takes some 200 bytes and its strings. The zero value is ready
 // to use. It is safe for concurrent use, and must not be copied after first use.
 type MemoryStore struct {
-	updates keyedMutex
+	updates keylock.Mutex
 
 	mu       sync.RWMutex // guards sessions
 	sessions map[string]*Session
@@ -158,7 +160,7 @@ func (m *MemoryStore) Load(_ context.Context, key string) (*Session, error) {
 // Update is [TokenStore.Update]. Its errors are those of fn, and that of ctx
 // if it ended while waiting for another Update of key.
 func (m *MemoryStore) Update(ctx context.Context, key string, fn func(context.Context, *Session) (*Session, error)) error {
-	unlock, err := m.updates.lock(ctx, key)
+	unlock, err := m.updates.Lock(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -175,7 +177,7 @@ func (m *MemoryStore) Update(ctx context.Context, key string, fn func(context.Co
 // Replace is [Replacer.Replace]. Its only error is that of ctx if it ended while
 // waiting for an Update of key.
 func (m *MemoryStore) Replace(ctx context.Context, key string, s *Session) error {
-	unlock, err := m.updates.lock(ctx, key)
+	unlock, err := m.updates.Lock(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -211,7 +213,7 @@ type FuncStore struct {
 	// deletes, which is no error if there is nothing.
 	SaveFunc func(ctx context.Context, key string, s *Session) error
 
-	updates keyedMutex
+	updates keylock.Mutex
 }
 
 var (
@@ -239,7 +241,7 @@ func (f *FuncStore) Update(ctx context.Context, key string, fn func(context.Cont
 	if f.SaveFunc == nil {
 		return errors.New("walletauth: FuncStore.SaveFunc is nil")
 	}
-	unlock, err := f.updates.lock(ctx, key)
+	unlock, err := f.updates.Lock(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -265,7 +267,7 @@ func (f *FuncStore) Replace(ctx context.Context, key string, s *Session) error {
 	if f.SaveFunc == nil {
 		return errors.New("walletauth: FuncStore.SaveFunc is nil")
 	}
-	unlock, err := f.updates.lock(ctx, key)
+	unlock, err := f.updates.Lock(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -286,54 +288,4 @@ func (f *FuncStore) loadOrNil(ctx context.Context, key string) (*Session, error)
 func (f *FuncStore) changed(ctx context.Context, key string, current *Session) bool {
 	now, err := f.loadOrNil(ctx, key)
 	return err == nil && !sameTokens(now, current)
-}
-
-// keyedMutex excludes the Updates of one key from each other. A lock exists
-// only while somebody holds it or waits for it.
-type keyedMutex struct {
-	mu    sync.Mutex // guards locks and the users of each
-	locks map[string]*keyLock
-}
-
-type keyLock struct {
-	held  chan struct{} // full while held; a channel, so that waiting can end with a ctx
-	users int
-}
-
-// lock waits for the lock of key. The only error is that of ctx.
-func (k *keyedMutex) lock(ctx context.Context, key string) (unlock func(), err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	l := k.enter(key)
-	select {
-	case l.held <- struct{}{}:
-		return func() { <-l.held; k.leave(key, l) }, nil
-	case <-ctx.Done():
-		k.leave(key, l)
-		return nil, ctx.Err()
-	}
-}
-
-func (k *keyedMutex) enter(key string) *keyLock {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	l := k.locks[key]
-	if l == nil {
-		l = &keyLock{held: make(chan struct{}, 1)}
-		if k.locks == nil {
-			k.locks = make(map[string]*keyLock)
-		}
-		k.locks[key] = l
-	}
-	l.users++
-	return l
-}
-
-func (k *keyedMutex) leave(key string, l *keyLock) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if l.users--; l.users == 0 {
-		delete(k.locks, key)
-	}
 }

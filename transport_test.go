@@ -67,6 +67,7 @@ func connect(t *testing.T, srv *walletauthtest.Server) *wire {
 	w.session = w.login(t, "", "user-1")
 	w.transport = &walletauth.Transport{Store: w.store, BaseURL: srv.URL, Base: srv.Client().Transport}
 	w.client = &http.Client{Transport: w.transport}
+	t.Cleanup(func() { _ = w.transport.Shutdown(context.Background()) }) // a refresh may still be retried
 	return w
 }
 
@@ -263,7 +264,8 @@ var callersRequests = map[string]func(t *testing.T, w *wire) *http.Request{
 		return req
 	},
 	"whose 401 stands": func(t *testing.T, w *wire) *http.Request {
-		w.RevokeSessions("user-1")
+		w.RevokeAccess("user-1")
+		w.FailRefresh(1, walletauthtest.Fault{Status: 404})
 		return w.newRequest(t, "GET", "/wallets", nil)
 	},
 	"to a public endpoint": func(t *testing.T, w *wire) *http.Request {

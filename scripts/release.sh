@@ -14,8 +14,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+. scripts/modules.sh
+
 root=github.com/walletauth/walletauth
-unreleased="bench compat examples/fleet stress tools" # nobody imports them
 
 fail() {
 	echo "release: $*" >&2
@@ -31,6 +32,7 @@ version=${1-}
 echo "$version" | grep -Eq '^v[01]\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?$' || fail "usage: scripts/release.sh [-n] v0.1.0"
 [ -n "$try" ] || [ -z "$(git status --porcelain)" ] || fail "there are changes that are not committed"
 [ -n "$try" ] || grep -q "^## $version\$" CHANGELOG.md || fail "CHANGELOG.md has no line \"## $version\""
+[ -n "$try" ] || scripts/api.sh -exact || fail "run make api and commit tools/api: later changes are compared with it"
 [ -z "$(git tag -l "$version" "*/$version")" ] || fail "$version is tagged already"
 
 work=$(mktemp -d)
@@ -67,11 +69,13 @@ go_finds_the_clone() {
 }
 
 nested() {
-	find "$clone" -mindepth 2 -maxdepth 3 -name go.mod | sed "s|^$clone/||; s|/go.mod\$||" | sort | while read -r module; do
-		case " $unreleased " in
-		*" $module "*) ;;
-		*) echo "$module" ;;
-		esac
+	(cd "$clone" && released | grep -vx '\.')
+}
+
+# commands are the nested modules whose package is a program.
+commands() {
+	for module in $(nested); do
+		[ "$(in_clone "$module" go list -f '{{.Name}}' . 2>/dev/null)" != main ] || echo "$module"
 	done
 }
 
@@ -86,7 +90,7 @@ in_order() {
 
 # siblings are the nested modules that one requires.
 siblings() {
-	sed -n "s|^[[:space:]]*\(require \)\{0,1\}$root/\([a-z]*\) v.*|\2|p" "$clone/$1/go.mod" | sort -u
+	sed -n "s|^[[:space:]]*\(require \)\{0,1\}$root/\([a-z/]*\) v.*|\2|p" "$clone/$1/go.mod" | sort -u
 }
 
 # prepare puts versions in the place of folders and tags the result, which the
@@ -140,9 +144,10 @@ tag_the_last_commit() {
 	done
 }
 
-# try_outside builds a program that imports every released module. It sees no
-# clone: the cache that the go command has filled is laid out as a proxy.
+# try_outside builds a program that imports every released module, and those that
+# are programs. It sees no clone: the cache that the go command has filled is laid out as a proxy.
 try_outside() {
+	commands >"$work/commands"
 	fetch_all
 	unset GIT_CONFIG_COUNT GOPRIVATE
 	export GONOSUMDB="$root,$root/*" GOMODCACHE="$work/outside-cache" GOFLAGS="-modcacherw -mod=mod"
@@ -163,7 +168,7 @@ fetch_all() {
 
 outside() {
 	printf 'package main\n\nimport (\n\t_ "%s"\n\t_ "%s/walletauthtest"\n' "$root" "$root"
-	nested | grep -v '^cmd/' | sed "s|.*|	_ \"$root/&\"|" # a command cannot be imported
+	nested | grep -vxFf "$work/commands" | sed "s|.*|	_ \"$root/&\"|"
 	printf ')\n\nfunc main() {}\n'
 }
 
@@ -172,7 +177,9 @@ build_outside() (
 	for module in "" $(nested | sed 's|^|/|'); do
 		go get "$root$module@$version" || return
 	done
-	GOBIN=$PWD go install "$root/cmd/walletauth@$version" && ./walletauth --version || return
+	while read -r command; do
+		go build -o command "$root/$command" || return
+	done <"$work/commands"
 	go build -o program . && ./program && go version -m program
 )
 

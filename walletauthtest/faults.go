@@ -1,7 +1,9 @@
 package walletauthtest
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -44,8 +46,9 @@ type Fault struct {
 	// Status, if not 0, is the answer's status, 200 to 999. Default 200 if
 	// Header or Body is set.
 	Status int
-	// Header is added to the answer; it may replace Date. Content-Type is
-	// absent unless it is named here, so that net/http guesses it from Body. A
+	// Header is added to the answer; it may replace Date. Unless it names
+	// Content-Type, that is application/json for a Body that is a JSON object, as
+	// the API answers, and otherwise what net/http guesses from Body. A
 	// Content-Length larger than Body makes an answer that breaks off.
 	Header http.Header
 	// Body is the answer's body, as it is.
@@ -168,6 +171,9 @@ func (s *Server) hold(client context.Context, d time.Duration) bool {
 }
 
 func (f *Fault) answer(w http.ResponseWriter) {
+	if body := []byte(f.Body); json.Valid(body) && bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) {
+		w.Header().Set("Content-Type", "application/json")
+	}
 	for name, values := range f.Header {
 		w.Header()[http.CanonicalHeaderKey(name)] = values
 	}

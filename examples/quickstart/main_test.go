@@ -149,10 +149,11 @@ func TestASessionThatCannotBeSavedIsExitStatus1(t *testing.T) {
 	file := &sessionFile{path: filepath.Join(t.TempDir(), "gone", "login.json"), session: session}
 	srv.RevokeAccess("ada")
 	var stdout, stderr bytes.Buffer
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	const long = 4 * time.Second // for a request and a refresh on a busy machine
+	ctx, cancel := context.WithTimeout(t.Context(), long)
 	defer cancel()
 	target := &target{baseURL: srv.URL, store: file.store(), workers: 1, pause: time.Second}
-	if status := drive(ctx, target, time.Second, screen.New(&stdout), &stderr); status != 1 {
+	if status := drive(ctx, target, long, screen.New(&stdout), &stderr); status != 1 {
 		t.Errorf("status %d", status)
 	}
 	if !strings.Contains(stderr.String(), "could not be stored") || strings.Contains(stderr.String(), "walletauth: walletauth") {
@@ -173,12 +174,9 @@ func TestCtrlCEndsWithTheTable(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(300*time.Millisecond, cancel)
 	var stdout bytes.Buffer
-	began := time.Now()
-	if status := run(ctx, nil, &stdout, io.Discard); status != 0 {
+	// That it ends at all is what is tested: an hour would outlast the test.
+	if status := run(ctx, []string{"-for", "1h"}, &stdout, io.Discard); status != 0 {
 		t.Errorf("status %d", status)
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it went on for %s", took)
 	}
 	if row(t, stdout.String(), "failures") != 0 {
 		t.Error("a request was cut off")

@@ -93,7 +93,7 @@ func (c *chaos) login(key string) {
 // run has faults for as long as the flag says, and then checks that all is
 // well.
 func (c *chaos) run(lanes ...[]fault) {
-	ctx, cancel := context.WithTimeout(context.Background(), *lasts)
+	ctx, cancel := context.WithTimeout(context.Background(), faultTime())
 	defer cancel()
 	c.faulty = ctx
 	var all sync.WaitGroup

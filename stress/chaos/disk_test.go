@@ -5,26 +5,33 @@ package chaos_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/walletauth/walletauth/internal/need"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 )
+
+const howToMount = "run as root, or where unprivileged user namespaces are allowed (on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0), and not in a container without CAP_SYS_ADMIN"
 
 // disk is a small file system of its own.
 type disk struct{ path string }
 
 func newDisk(t *testing.T, size string) *disk {
 	t.Helper()
-	path, err := remotetest.Folder()
-	if err == nil {
-		err = syscall.Mount("none", path, "tmpfs", 0, "mode=0700,size="+size)
+	if noNamespace != nil {
+		need.Skip(t, fmt.Errorf("no mount namespace for small disks: %w", noNamespace), howToMount)
 	}
+	path, err := remotetest.Folder()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", path, "tmpfs", 0, "mode=0700,size="+size); err != nil {
+		need.Skip(t, fmt.Errorf("no small disk can be mounted: %w", err), howToMount)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(path, syscall.MNT_DETACH) }) // it ends with the namespace anyway
 	return &disk{path}

@@ -4,7 +4,6 @@ package chaos_test
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -16,18 +15,33 @@ import (
 )
 
 var (
-	lasts = flag.Duration("chaos.for", 15*time.Second, "for how long there are faults, for each store")
+	lasts = flag.Duration("chaos.for", 0, "for how long there are faults, for each store, and each fault at least once (default 15 s, 6 s with -short)")
 	seed  = flag.Uint64("chaos.seed", 0, "of which faults there are and when; 0: another one each time")
 )
 
 const insideEnv = "WALLETAUTH_CHAOS_INSIDE"
+
+// faultTime is for how long there are faults.
+func faultTime() time.Duration {
+	switch {
+	case *lasts != 0:
+		return *lasts
+	case testing.Short():
+		return 6 * time.Second // in which every session is refreshed
+	}
+	return 15 * time.Second
+}
 
 func TestMain(m *testing.M) {
 	if text, ok := os.LookupEnv(orderEnv); ok {
 		os.Exit(work(text))
 	}
 	if os.Getenv(insideEnv) == "" {
-		os.Exit(goInside())
+		if code, err := goInside(); err == nil {
+			os.Exit(code)
+		} else {
+			noNamespace = err
+		}
 	}
 	remotetest.Main(m, nil)
 }
@@ -35,7 +49,8 @@ func TestMain(m *testing.M) {
 // goInside runs the tests in a mount namespace of their own: the small disks
 // are seen by all that the tests start and by nobody else, and end with it. To
 // mount takes an administrator, which an ordinary user is in a user namespace.
-func goInside() int {
+// Where there can be none, newDisk says so.
+func goInside() (exitCode int, err error) {
 	runtime.LockOSThread() // with which Pdeathsig goes
 	cmd := exec.Command(os.Args[0], os.Args[1:]...)
 	cmd.Env = append(os.Environ(), insideEnv+"=yes")
@@ -50,8 +65,9 @@ func goInside() int {
 		cmd.SysProcAttr.AmbientCaps = []uintptr{sysAdmin}
 	}
 	if err := cmd.Run(); cmd.ProcessState == nil {
-		fmt.Fprintln(os.Stderr, "the tests need a mount namespace:", err)
-		return 1
+		return 0, err
 	}
-	return cmd.ProcessState.ExitCode()
+	return cmd.ProcessState.ExitCode(), nil
 }
+
+var noNamespace error // why there is none

@@ -77,7 +77,7 @@ func (s *server) test(t *testing.T, name, place, direct string) {
 	c := begin(t, name, place, "", store)
 	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), s.faults(c))
 	t.Logf("%d times the server ended because its disk was full; it was away for %v at most", s.ended, s.longest.Round(time.Millisecond))
-	if s.ended == 0 {
+	if s.ended == 0 && !testing.Short() { // a single time it may be too slow to notice
 		t.Error("the server never ended because its disk was full: this proves nothing of it")
 	}
 }

@@ -11,7 +11,7 @@ func (d *drive) check(t *testing.T, s seen) {
 	if n := d.failed.Load(); n > 0 {
 		t.Errorf("%d requests failed", n)
 	}
-	if n, all := d.expired.Load(), int64(d.latencies().total); n > all/1000 {
+	if n, all := d.expired.Load(), int64(d.latencies().total); n > all/1000 && !testing.Short() {
 		t.Errorf("%d of %d requests took longer than a token lives: this machine is too slow to tell anything", n, all)
 	}
 	if s.Reuses > 0 || s.RefreshesRefused > 0 || len(s.Violations) > 0 {

@@ -74,6 +74,10 @@ func (d *drive) work(t *testing.T, number int) {
 	c := &d.callers[number]
 	for d.round(t, c, number) {
 		c.rounds.Add(1)
+		select {
+		case <-time.After(rest):
+		case <-d.ended:
+		}
 	}
 }
 
@@ -116,6 +120,7 @@ func (d *drive) request(t *testing.T, c *caller, session int) {
 		d.ledgers[session].note(start, end)
 	case end.Sub(start) >= ttl:
 		d.expired.Add(1)
+		d.ledgers[session].noteFailed(start, end)
 	case d.failed.Add(1) < 10: // the first say enough
 		t.Errorf("session %d, after %v: %v", session, end.Sub(start), err)
 	}

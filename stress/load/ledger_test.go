@@ -22,7 +22,7 @@ type ledger struct {
 
 // aged is the age at which a token may be refreshed, less what rounding takes: the
 // early window is a fifth of its lifetime.
-const aged = ttl*4/5 - 10*time.Millisecond
+func aged() time.Duration { return ttl*4/5 - 10*time.Millisecond }
 
 func newLedger(s *walletauth.Session) *ledger {
 	issued := s.AccessTokenExpiresAt.Add(-ttl)
@@ -34,19 +34,32 @@ func (l *ledger) note(start, end time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.requests++
-	l.ended = end
 	if start.After(l.validUntil) { // no token from before could serve it
 		l.needed++
 		l.validUntil = end.Add(ttl)
 	}
-	for end.Sub(l.issued) >= aged {
+	l.allow(start, end)
+}
+
+// noteFailed takes in a request that was not served, and that may have been
+// refreshed for all the same.
+func (l *ledger) noteFailed(start, end time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.allow(start, end)
+}
+
+// allow counts the refreshes that there may have been. l.mu is held.
+func (l *ledger) allow(start, end time.Time) {
+	l.ended = end
+	for end.Sub(l.issued) >= aged() {
 		l.possible++
-		l.issued = later(start, l.issued.Add(aged))
+		l.issued = later(start, l.issued.Add(aged()))
 	}
 }
 
 // mostOverall bounds the refreshes of a session by nothing but its time in use.
-func (l *ledger) mostOverall() int { return 1 + int(l.ended.Sub(l.began)/aged) }
+func (l *ledger) mostOverall() int { return 1 + int(l.ended.Sub(l.began)/aged()) }
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

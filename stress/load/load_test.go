@@ -1,6 +1,7 @@
 package load_test
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"runtime"
@@ -9,18 +10,33 @@ import (
 )
 
 var (
-	lasts    = flag.Duration("load.for", time.Minute, "for how long the load lasts, at least")
-	sessions = flag.Int("load.sessions", 50_000, "how many sessions there are, 1000 at least")
+	lasts    = flag.Duration("load.for", 0, "for how long the load lasts, at least (default 1 min, 5 s with -short)")
+	sessions = flag.Int("load.sessions", 0, "how many sessions there are, 1000 at least (default 50,000, 5,000 with -short)")
 )
+
+// ttl is for how long a token lives. In a short round that is longer than a busy
+// machine keeps a request waiting, and callers rest between rounds, so that each
+// finds its tokens ended however fast the machine is.
+var ttl, rest = 2 * time.Second, time.Duration(0)
 
 const (
-	ttl     = 2 * time.Second // for which a token lives
-	callers = 32              // at once
-	busy    = 100             // sessions that all callers use, all the time
-	rounds  = 2               // through all sessions, at least: a slow machine takes longer
+	callers = 32  // at once
+	busy    = 100 // sessions that all callers use, all the time
+	rounds  = 2   // through all sessions, at least: a slow machine takes longer
 )
 
+// shortOrFull sets the flags that are not given.
+func shortOrFull() {
+	forTime, number := time.Minute, 50_000
+	if testing.Short() {
+		forTime, number = 5*time.Second, 5000
+		ttl, rest = 5*time.Second, 5*time.Second
+	}
+	*lasts, *sessions = cmp.Or(*lasts, forTime), cmp.Or(*sessions, number)
+}
+
 func TestManySessionsUnderLoad(t *testing.T) {
+	shortOrFull()
 	if *sessions < 1000 {
 		t.Fatal("-load.sessions is too small to keep the callers apart")
 	}

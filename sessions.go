@@ -1,0 +1,182 @@
+package walletauth
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/walletauth/walletauth/internal/policy"
+	"github.com/walletauth/walletauth/internal/serverclock"
+)
+
+// sessions decides which session a request gets, and when it is refreshed.
+type sessions struct {
+	store     *pendingStore
+	states    *keyStates
+	refreshes *refreshConfig
+	clock     Clock
+	server    *serverclock.Clock
+	lifetimes *policy.Lifetimes
+	before    time.Duration // Transport.RefreshBefore
+	project   string        // Transport.ProjectID
+	work      *work
+	emit      func(context.Context, Event)
+}
+
+// valid returns what to send a request of key with at the local time, refreshed
+// if it was due.
+func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*credentials, error) {
+	m.states.sweepIfDue(local)
+	st := m.states.lookup(key)
+	c, err := m.loadInto(ctx, key, st)
+	if err != nil {
+		return nil, err
+	}
+	left := c.left(local, m.server)
+	if err, rejected := st.expiredError(c.session); err != nil {
+		if rejected || left <= 0 {
+			return nil, err
+		}
+		return c, nil // the access token serves until it expires or meets a 401
+	}
+	switch w := m.windows(c.session, local); w.State(left) {
+	case policy.Fresh:
+		return c, nil
+	case policy.Early:
+		if left <= w.Due(policy.Spread(c.session.ID, c.session.AccessToken, m.refreshes.process)) {
+			_, _, _ = m.join(ctx, key, c.session, Expiring, true) // why it may not begin concerns those who wait
+		}
+		return c, nil
+	case policy.Late:
+		return m.refreshOrUseCurrent(ctx, key, c)
+	default:
+		return m.refresh(ctx, key, c.session, Expired)
+	}
+}
+
+func (m *sessions) windows(s *Session, local time.Time) policy.Windows {
+	m.lifetimes.Observe(s.AccessTokenExpiresAt, s.CreatedAt, m.server.At(local))
+	return m.lifetimes.Windows(m.before)
+}
+
+func (m *sessions) isValid(c *credentials) bool { return c.left(m.server.LocalNow(), m.server) > 0 }
+
+// load returns the newest session of key that is known: what the store holds,
+// or what it has not taken yet. While the store fails, the session that was last
+// used serves on, but not where another one may be stored that cannot be read.
+func (m *sessions) load(ctx context.Context, key string) (*credentials, error) {
+	return m.loadInto(ctx, key, m.states.lookup(key))
+}
+
+// loadInto is load for a key whose state is known, nil if it has none.
+func (m *sessions) loadInto(ctx context.Context, key string, st *keyState) (*credentials, error) {
+	generation := m.states.generationOf(st)
+	s, err := m.store.loadOver(ctx, key, st)
+	switch {
+	case err == nil:
+		return m.remember(st, key, generation, s)
+	case errors.Is(err, ErrNoSession):
+		m.states.forget(key, generation)
+		return nil, err
+	}
+	var last *credentials
+	if st = m.states.lookup(key); st != nil {
+		last = st.current.Load()
+	}
+	switch {
+	case last == nil:
+		return nil, storeError(ctx, "load", err)
+	case errors.Is(err, ErrUnreadable), !m.isValid(last):
+		return nil, storeError(ctx, "load", redactError(err, last.session))
+	}
+	return last, nil
+}
+
+// remember returns the credentials of s, which a Load brought that began in the
+// given generation.
+func (m *sessions) remember(st *keyState, key string, generation uint64, s *Session) (*credentials, error) {
+	if st != nil {
+		if c := st.current.Load(); c.is(s) {
+			return c, nil
+		}
+	}
+	c, err := m.states.credentialsOf(key, s, m.project)
+	if err == nil {
+		m.states.remember(key, generation, c)
+	}
+	return c, err
+}
+
+// afterUnauthorized returns what to send a request to t again with that got a 401
+// with rejected. Both results are nil if the 401 stands. The error is that the
+// session is over, or the error of ctx.
+//
+// The 401 is compared with the session as it is now first: a refresh may have
+// come between.
+func (m *sessions) afterUnauthorized(ctx context.Context, key string, t policy.Target, rejected *credentials) (*credentials, error) {
+	next, err := m.renew(ctx, key, t, rejected.session)
+	switch {
+	case err == nil && next.session.UserID == rejected.session.UserID:
+		return next, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, ErrSessionExpired):
+		return nil, err
+	}
+	return nil, nil
+}
+
+// renew returns a session newer than rejected, which t refused.
+func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejected *Session) (*credentials, error) {
+	now, err := m.load(ctx, key)
+	if errors.Is(err, ErrNoSession) {
+		return nil, err
+	}
+	if err == nil && newer(now.session, rejected, Rejected) && m.isValid(now) {
+		return now, nil
+	}
+	if err := m.states.rejectExpired(key, rejected); err != nil {
+		return nil, err
+	}
+	if !m.allowsRefresh(key, t, rejected) {
+		return nil, errRejected
+	}
+	next, err := m.refresh(ctx, key, rejected, Rejected)
+	if err != nil {
+		_ = m.states.rejectExpired(key, rejected) // if that is why
+		return nil, err
+	}
+	return next, m.noteRefresh(key, t, rejected, next.session)
+}
+
+func (m *sessions) allowsRefresh(key string, t policy.Target, rejected *Session) (allowed bool) {
+	m.states.with(key, func(st *keyState) {
+		allowed = st.rejections.Allows(t, rejected.AccessToken, m.clock.Now())
+	})
+	return allowed
+}
+
+// noteRefresh notes that a 401 of t led from rejected to next. The error is that
+// it is the same token, which t refuses.
+func (m *sessions) noteRefresh(key string, t policy.Target, rejected, next *Session) (err error) {
+	same := next.AccessToken == rejected.AccessToken
+	m.states.with(key, func(st *keyState) {
+		st.rejections.Refreshed(next.AccessToken, same, m.clock.Now())
+		if same {
+			st.rejections.Refused(t, m.clock.Now())
+			err = errRejected
+		}
+	})
+	return err
+}
+
+// noteReplay notes how t answered the request that was sent again.
+func (m *sessions) noteReplay(key string, t policy.Target, accessToken string, accepted bool) {
+	m.states.with(key, func(st *keyState) {
+		if accepted {
+			st.rejections.Accepted(t, accessToken)
+		} else {
+			st.rejections.Refused(t, m.clock.Now())
+		}
+	})
+}
