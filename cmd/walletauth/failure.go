@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"unicode"
 
@@ -131,7 +132,7 @@ func innermost(err error) error {
 }
 
 // packages are the prefixes by which errors of the library begin.
-var packages = regexp.MustCompile(`(^|: )(walletauth|filestore|keyring): `)
+var packages = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(^|: )(walletauth|filestore|keyring): `) })
 
 // inWords replaces what errors of the library say to programmers.
 var inWords = strings.NewReplacer(
@@ -150,7 +151,7 @@ func plain(err error) string {
 	if errors.As(err, &onStore) {
 		err = onStore.Err
 	}
-	return printable(inWords.Replace(packages.ReplaceAllString(err.Error(), "$1")))
+	return printable(inWords.Replace(packages().ReplaceAllString(err.Error(), "$1")))
 }
 
 // printable takes from a text what would steer a terminal: it may come from the

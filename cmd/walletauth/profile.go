@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -69,13 +68,18 @@ func configDir() (string, error) {
 	return filepath.Join(config, appName), nil
 }
 
-// A name is part of a file's name, also on systems that fold case.
-var profileNames = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+// isProfileName: a name is part of a file's name, also on systems that fold
+// case.
+func isProfileName(name string) bool {
+	const first, others = "abcdefghijklmnopqrstuvwxyz0123456789", "._-"
+	return name != "" && len(name) <= 64 && strings.ContainsRune(first, rune(name[0])) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(first+others, r) })
+}
 
 const profilePrefix, profileSuffix = "profile-", ".json"
 
 func profileFile(name string) (string, error) {
-	if !profileNames.MatchString(name) {
+	if !isProfileName(name) {
 		return "", failed(exitWrongUse, "%q cannot be a profile: use up to 64 of a-z, 0-9, dot, dash and underscore, a letter or digit first", name)
 	}
 	dir, err := configDir()
@@ -147,7 +151,7 @@ func profileNamesKnown() ([]string, error) {
 	var names []string
 	for _, entry := range entries {
 		name, isProfile := strings.CutPrefix(entry.Name(), profilePrefix)
-		if name, ends := strings.CutSuffix(name, profileSuffix); isProfile && ends && profileNames.MatchString(name) {
+		if name, ends := strings.CutSuffix(name, profileSuffix); isProfile && ends && isProfileName(name) {
 			names = append(names, name)
 		}
 	}

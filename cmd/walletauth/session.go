@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/walletauth/walletauth"
@@ -49,31 +47,6 @@ func newSession(p *profile, store walletauth.TokenStore) *session {
 	}}
 }
 
-// connectTimeout lets a packet or two be lost on the way; who waits at a
-// terminal should not wait for the half minute that net/http allows.
-const connectTimeout = 3 * time.Second
-
-// base sends requests, and keeps the last failure of the network.
-type base struct {
-	http.RoundTripper
-	failure atomic.Pointer[error]
-}
-
-func newBase() *base {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext
-	t.TLSHandshakeTimeout = connectTimeout
-	return &base{RoundTripper: t}
-}
-
-func (b *base) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := b.RoundTripper.RoundTrip(req)
-	if err != nil {
-		b.failure.Store(&err)
-	}
-	return resp, err
-}
-
 // use runs fn with the session of --profile. The session is closed when its
 // result has been said, see run: the next command needs what was refreshed,
 // after a Ctrl-C too.
@@ -94,12 +67,25 @@ const (
 	storeTimeout = refreshTimeout + 2*time.Second
 )
 
-// close waits until what is under way is stored. Ctrl-C a second time ends the
-// program all the same.
+// close waits until what is under way is stored, and not for a refresh that is
+// only waiting for its next attempt. Ctrl-C a second time ends the program all
+// the same.
 func (s *session) close(t *terminal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	return t.wait(ctx, "Storing the session", s.transport.Shutdown)
+	settled := s.base.close()
+	go func() {
+		select {
+		case <-settled:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := t.wait(ctx, "Storing the session", s.transport.Shutdown)
+	if errors.Is(err, context.Canceled) {
+		return nil // settled: there was nothing to store
+	}
+	return err
 }
 
 // patience is how long a person waits for a network that has failed already.
@@ -112,8 +98,8 @@ func (s *session) current(ctx context.Context, t *terminal) (*walletauth.Session
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
 	defer time.AfterFunc(patience, func() {
-		if failure := s.base.failure.Load(); failure != nil {
-			leave(*failure)
+		if failure := s.base.lastFailure(); failure != nil {
+			leave(failure)
 		}
 	}).Stop()
 	var now *walletauth.Session
