@@ -104,7 +104,7 @@ func checkFolder() diagnosis {
 
 func checkKey(p *profile) diagnosis {
 	if p.Storage == inClear {
-		return diagnosis{warn, "key", "the session is not sealed: who can read your files can use it: log in again without --insecure-storage where there is a keyring"}
+		return diagnosis{warn, "key", "the session is not sealed: who can read your files can use it: log in again with --keyring or --key-file FILE"}
 	}
 	if _, err := openCodec(p); err != nil {
 		return diagnosis{bad, "key", plain(err)}

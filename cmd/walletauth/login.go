@@ -24,6 +24,7 @@ type loginOptions struct {
 	project   string
 	keyFile   string
 	insecure  bool
+	keyring   bool
 }
 
 func (a *app) loginCommand() *cobra.Command {
@@ -47,16 +48,27 @@ commands need none of the flags.`,
 	cmd.Flags().StringVar(&o.project, "project", "", "`ID` of the project (default: the profile's)")
 	cmd.Flags().StringVar(&o.keyFile, "key-file", "", "seal the session by the key in `FILE`, made if missing, instead of the keyring")
 	cmd.Flags().BoolVar(&o.insecure, "insecure-storage", false, "do not seal the session: who can read your files can use it")
+	cmd.Flags().BoolVar(&o.keyring, "keyring", false, "seal the session by the keyring again (default of a new profile)")
 	cmd.RunE = interruptible(func(cmd *cobra.Command, _ []string) error { return a.login(cmd, o) })
 	return cmd
+}
+
+// storages is how many ways to keep the session were asked for.
+func (o *loginOptions) storages() (n int) {
+	for _, asked := range []bool{o.keyring, o.insecure, o.keyFile != ""} {
+		if asked {
+			n++
+		}
+	}
+	return n
 }
 
 func (a *app) login(cmd *cobra.Command, o loginOptions) error {
 	if o.anonymous == (o.email != "") {
 		return wrongUse(cmd, errors.New("login needs either --email ADDRESS or --anonymous"))
 	}
-	if o.insecure && o.keyFile != "" {
-		return wrongUse(cmd, errors.New("a session is sealed by --key-file or not sealed by --insecure-storage, not both"))
+	if o.storages() > 1 {
+		return wrongUse(cmd, errors.New("--keyring, --key-file and --insecure-storage exclude each other"))
 	}
 	p, err := a.profileFor(cmd, o)
 	if err != nil {
@@ -120,6 +132,8 @@ func (p *profile) change(o loginOptions) (err error) {
 		return err
 	}
 	switch {
+	case o.keyring:
+		p.Storage, p.KeyFile = inKeyring, ""
 	case o.insecure:
 		p.Storage, p.KeyFile = inClear, ""
 	case o.keyFile != "":
