@@ -372,6 +372,7 @@ func TestProxyStreams(t *testing.T) {
 	api := walletauthtest.NewServer(walletauthtest.Config{TB: t})
 	next := make(chan string)
 	api.Handle("GET /events", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "14") // net/http flushes by itself only without
 		for piece := range next {
 			_, _ = io.WriteString(w, piece)
 			_ = http.NewResponseController(w).Flush()
