@@ -137,11 +137,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // refused for its host or its origin learns nothing about the secret.
 func (p *Proxy) check(r *http.Request) (target *url.URL, status int, why string) {
 	none := &url.URL{}
-	switch {
-	case r.Method == http.MethodConnect || r.URL.Host != "":
-		return none, http.StatusForbidden, "this is no proxy for other addresses: it serves WalletKit's API alone"
+	switch { // a client that takes this for a proxy of the network's names another host, too
 	case !p.hosts[strings.ToLower(r.Host)]:
-		return none, http.StatusForbidden, "the request is for another host: use the address as it was printed"
+		return none, http.StatusForbidden, "the request is for another host: this is an address of WalletKit's API alone, to be used as it was printed"
 	case p.fromPage(r):
 		return none, http.StatusForbidden, "requests of web pages are not served"
 	}
