@@ -81,6 +81,10 @@ func (m *keyStates) lookup(key string) *keyState {
 func (m *keyStates) mark(st *keyState) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.markLocked(st)
+}
+
+func (m *keyStates) markLocked(st *keyState) {
 	if st.used.Load() == m.epoch.Load() {
 		return
 	}
@@ -144,6 +148,7 @@ func (m *keyStates) remember(key string, generation uint64, c *credentials) bool
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	st := m.state(key)
+	m.markLocked(st)
 	last := st.current.Load()
 	if st.generation.Load() > generation && !last.is(c.session) {
 		return false

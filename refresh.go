@@ -246,13 +246,15 @@ func (r *refresh) accept(s, reply *Session) (*credentials, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.issued, c.trusted = received, known/2; known == 0 {
-		c.trusted = time.Minute
-	}
 	if r.server.ObserveIssued(next.AccessTokenExpiresAt, received, lifetime) {
 		r.lifetimes.Measure(next.AccessTokenExpiresAt.Sub(r.server.At(received)))
 	} else {
 		c.expiry = received.Add(lifetime)
+	}
+	// The measure of this very token counts: a lifetime that was merely seen in
+	// passing may be a fraction of the real one.
+	if c.issued, c.trusted = received, max(known, r.lifetimes.Known())/2; c.trusted == 0 {
+		c.trusted = time.Minute
 	}
 	return c, nil
 }
@@ -286,6 +288,10 @@ func (r *refresh) finish(o outcome) (current bool) {
 		r.states.with(r.key, func(st *keyState) {
 			if st.cooldown = (policy.Cooldown{}); st.pending.Load() == nil {
 				st.lastError = nil
+			}
+			// Those who waited may all have left, and it counts all the same.
+			if s := o.credentials.session; r.why == Rejected && o.refreshed && s.AccessToken != r.stale.AccessToken {
+				st.rejections.Refreshed(s.AccessToken, false, r.clock.Now())
 			}
 		})
 		current = r.states.remember(r.key, r.generation, o.credentials)

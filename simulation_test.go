@@ -1,139 +1,27 @@
 package walletauth_test
 
 import (
-	"flag"
-	"fmt"
-	"runtime"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
+
+	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/simulation"
 )
 
-var (
-	simSeed   = flag.Uint64("sim.seed", 0, "simulate this seed alone")
-	simSeeds  = flag.Uint64("sim.seeds", 0, "how many seeds to simulate (default 20000, 2000 under the race detector)")
-	simFirst  = flag.Uint64("sim.first", 1, "the first seed to simulate")
-	simEnough = flag.Int("sim.enough", 3, "how many failing seeds are enough")
-	simV      = flag.Bool("sim.v", false, "with -sim.seed, print the history even if nothing is wrong")
-)
-
-// TestSimulation searches for a history that breaks a promise of the package:
-// some processes over one store, a server that ends a session whose refresh
-// token comes back, and all that can go wrong between them. A seed decides
-// everything. What is promised is checked at every step; see the files
-// simulation_*_test.go, and checkSend, checkWrite, reused and recover above all.
-func TestSimulation(t *testing.T) {
-	if *simSeed != 0 {
-		w := simulate(t, *simSeed, nil)
-		if *simV || len(w.violations) > 0 {
-			t.Logf("conditions: %+v\n%s", w.cond, strings.Join(w.lines(), "\n"))
-		}
-		report(t, w)
-		return
-	}
-	seeds := *simSeeds
-	if seeds == 0 {
-		seeds = 20000
-		if raceDetector {
-			seeds = 2000
-		}
-		if testing.Short() {
-			seeds /= 10
-		}
-	}
-	began := time.Now()
-	total, run, failed := search(t, *simFirst, seeds, *simEnough, nil)
-	for _, w := range failed {
-		t.Logf("seed %d: %+v\n%s", w.seed, w.cond, strings.Join(w.lines(), "\n"))
-		report(t, w)
-		t.Logf("again: go test -run '^TestSimulation$' -v . -sim.seed=%d -sim.v", w.seed)
-	}
-	t.Logf("%d seeds from %d in %v: %v", run, *simFirst, time.Since(began).Round(time.Second), total)
+var seams = simulation.Seams{
+	Wrap:      (*walletauth.Transport).WrapRefresher,
+	Remembers: (*walletauth.Transport).Remembers,
 }
 
-func report(t *testing.T, w *simulation) {
-	for _, v := range w.violations {
-		t.Errorf("seed %d: %s", w.seed, v)
-	}
-}
+// TestSimulation searches for a history that breaks a promise of the package.
+func TestSimulation(t *testing.T) { seams.Search(t) }
 
-func (c counts) String() string {
-	return fmt.Sprintf("%d requests, of which %d failed; %d refreshes sent, %d reached the server; %d logins, %d logouts; "+
-		"%d crashes, %d pauses, %d leases lost by the store, %d clocks set; "+
-		"sessions lost: %d to a lost reply, %d to a refresh that was given up and arrived late, %d to a reply that had expired by the clock of who got it, %d to a crash between commit and save, %d to a lease or a save that failed in between, %d ended by the server itself, others: none; "+
-		"saves replaced that a paused holder made late: %d; "+
-		"longest answer %v, longest recovery %v",
-		c.requests, c.failed, c.refreshes, c.commits, c.logins, c.logouts, c.crashes, c.pauses, c.snatches, c.jumps,
-		c.lostReply, c.lostLate, c.lostClock, c.lostCrash, c.lostExclusion, c.revoked, c.overtaken, c.longest, c.recovery)
-}
+// TestSimulationRepeats shows that a seed decides its history.
+func TestSimulationRepeats(t *testing.T) { seams.Repeats(t) }
 
-// search simulates seeds on all processors until enough of them have failed.
-func search(t *testing.T, first, seeds uint64, enough int, change func(*simulation)) (total counts, run int, failed []*simulation) {
-	var mu sync.Mutex
-	var next atomic.Uint64
-	next.Store(first)
-	var workers sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		workers.Go(func() {
-			for {
-				seed := next.Add(1) - 1
-				mu.Lock()
-				full := len(failed) >= enough
-				mu.Unlock()
-				if full || seed >= first+seeds {
-					return
-				}
-				w := simulate(t, seed, change)
-				mu.Lock()
-				total.add(w.counts)
-				run++
-				if len(w.violations) > 0 {
-					failed = append(failed, w)
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	workers.Wait()
-	return total, run, failed
-}
+// TestSimulationFindsBugs shows that the search finds stores, refreshers and
+// clients that are wrong on purpose.
+func TestSimulationFindsBugs(t *testing.T) { seams.FindsBugs(t) }
 
-// simulate runs the world of a seed in a bubble of its own.
-func simulate(t *testing.T, seed uint64, change func(*simulation)) (w *simulation) {
-	defer func() {
-		if p := recover(); p != nil { // a bubble that cannot end: its goroutines are stuck
-			w.violations = append(w.violations, fmt.Sprint(p))
-		}
-	}()
-	synctest.Test(t, func(*testing.T) {
-		w = newSimulation(seed, change)
-		w.run()
-	})
-	return w
-}
-
-// TestSimulationRepeats measures how far a seed decides everything. What is not
-// in its hands is the order in which the scheduler runs goroutines that become
-// ready at the same instant of the bubble's time, and what the package leaves
-// to chance itself: the order of a map, a select with two ready cases. (The
-// random part of its retry delays is overruled: see steady.) Every actor
-// throws dice of its own and every latency has nanoseconds, so that this
-// rarely matters; but it does, and a failing seed may have to be replayed a
-// few times.
-func TestSimulationRepeats(t *testing.T) {
-	const seeds = 100
-	same := 0
-	for seed := uint64(1); seed <= seeds; seed++ {
-		first := strings.Join(simulate(t, seed, nil).lines(), "\n")
-		if strings.Join(simulate(t, seed, nil).lines(), "\n") == first {
-			same++
-		}
-	}
-	t.Logf("%d of %d seeds had the same history twice", same, seeds)
-	if same < seeds*8/10 {
-		t.Errorf("only %d of %d seeds had the same history twice: something that was not drawn decides", same, seeds)
-	}
-}
+// TestSimulationFindsWrongLines shows that the search finds wrong lines of the
+// package.
+func TestSimulationFindsWrongLines(t *testing.T) { seams.FindsWrongLines(t) }

@@ -66,7 +66,7 @@ func Parse(base string, allowHTTP bool) (Origin, error) {
 	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
 		return Origin{}, errors.New(`walletauth: Transport.BaseURL is not an absolute http or https URL, like "https://testnet.walletkit.com"`)
 	case !isASCII(u.Hostname()):
-		return Origin{}, errors.New("walletauth: Transport.BaseURL has a host name that is not ASCII: write it in punycode, as xn--...")
+		return Origin{}, errors.New("walletauth: Transport.BaseURL has a host name that is not ASCII: write it in punycode, like xn--e1afmkfd.example")
 	case strings.Contains(u.Hostname(), "%"):
 		return Origin{}, errors.New("walletauth: Transport.BaseURL has an IPv6 zone: use a name or another address")
 	case u.User != nil, u.RawQuery != "", u.ForceQuery, u.Fragment != "":

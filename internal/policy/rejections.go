@@ -74,6 +74,7 @@ func (r *Rejections) Accepted(t Target, accessToken string) {
 // the new token may not be known everywhere yet, and then for the whole window:
 // one endpoint must not use up the refreshes that another may need.
 func (r *Rejections) Refused(t Target, now time.Time) {
+	r.expire(now)
 	i := slices.IndexFunc(r.endpoints, func(e refusal) bool { return e.target == t })
 	if i < 0 {
 		if len(r.endpoints) == maxEndpoints {

@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"context"
@@ -21,33 +21,38 @@ import (
 // within is how many seeds the search may take to find a deliberate bug.
 const within = 2000
 
-// TestSimulationFindsBugs shows that the search can find things: stores,
+// FindsBugs shows that the search can find things: stores,
 // refreshers and clients that are wrong on purpose.
-func TestSimulationFindsBugs(t *testing.T) {
+func (s Seams) FindsBugs(t *testing.T) {
 	for _, bug := range []struct {
 		name   string
-		change func(*simulation)
+		change func(*world)
 	}{
-		{"a store that gives its lease to whoever asks", func(w *simulation) { w.bugs.noExclusion = true }},
-		{"a store without a fence", func(w *simulation) { w.bugs.noFence = true }},
-		{"a store that drops a save if the lease has lapsed", func(w *simulation) { w.bugs.onlyMine = true }},
-		{"a store that loses saves", func(w *simulation) { w.bugs.losesSaves = true }},
-		{"a store that deletes the fence with the session", func(w *simulation) {
+		{"a store that gives its lease to whoever asks", func(w *world) { w.bugs.noExclusion = true }},
+		{"a store that saves without comparing", func(w *world) { w.bugs.noCompare = true }},
+		{"a store that keeps the last save of a login, not the latest state", func(w *world) { w.bugs.lastWins = true }},
+		{"a store that forgets a login that met another", func(w *world) {
+			w.bugs.dropsLosers = true
+			w.cond.pause, w.cond.processes = 0.02, 3 // as below
+		}},
+		{"a store that drops a save if the lease has lapsed", func(w *world) { w.bugs.onlyMine = true }},
+		{"a store that loses saves", func(w *world) { w.bugs.losesSaves = true }},
+		{"a store with nothing to compare with after a logout", func(w *world) {
 			w.bugs.noTombstone = true
 			w.cond.pause, w.cond.processes = 0.02, 3 // it takes a holder that stands still while the user logs out elsewhere
 		}},
-		{"a store whose Update starts from a local copy", func(w *simulation) { w.bugs.staleRead = true }},
-		{"a store that mixes keys up", func(w *simulation) { w.bugs.mixesKeys = true }},
-		{"a store that is empty while its server is down", func(w *simulation) { w.bugs.emptyWhenDown = true }},
-		{"a refresher that sends twice to be sure", func(w *simulation) { w.twist.refresher = sendsTwice }},
-		{"a refresher that spends the token it was given at first", func(w *simulation) { w.twist.refresher = new(firstToken).refresh }},
-		{"a refresher that takes any failure for the end", func(w *simulation) { w.twist.refresher = givesUp }},
-		{"a refresher that is as impatient as its callers", func(w *simulation) { w.twist.refresher = hasty }},
-		{"a client that repeats a request until it works", func(w *simulation) { w.twist.client = stubborn }},
-		{"a client that keeps one token for all keys", func(w *simulation) { w.twist.client = new(oneToken).client }},
+		{"a store whose Update starts from a local copy", func(w *world) { w.bugs.staleRead = true }},
+		{"a store that mixes keys up", func(w *world) { w.bugs.mixesKeys = true }},
+		{"a store that is empty while its server is down", func(w *world) { w.bugs.emptyWhenDown = true }},
+		{"a refresher that sends twice to be sure", func(w *world) { w.twist.refresher = sendsTwice }},
+		{"a refresher that spends the token it was given at first", func(w *world) { w.twist.refresher = new(firstToken).refresh }},
+		{"a refresher that takes any failure for the end", func(w *world) { w.twist.refresher = givesUp }},
+		{"a refresher that is as impatient as its callers", func(w *world) { w.twist.refresher = hasty }},
+		{"a client that repeats a request until it works", func(w *world) { w.twist.client = stubborn }},
+		{"a client that keeps one token for all keys", func(w *world) { w.twist.client = new(oneToken).client }},
 	} {
 		t.Run(bug.name, func(t *testing.T) {
-			_, run, failed := search(t, 1, within, 1, bug.change)
+			_, run, failed := s.search(t, 1, within, 1, bug.change)
 			if len(failed) == 0 {
 				t.Fatalf("not found in %d seeds", run)
 			}
@@ -148,27 +153,35 @@ func (o *oneToken) client(inc *incarnation) http.RoundTripper {
 
 var simPatches = flag.Bool("sim.patches", false, "simulate the package with one line of it made wrong, for a list of lines")
 
-// TestSimulationFindsWrongLines does the same with bugs in the package itself:
+// FindsWrongLines does the same with bugs in the package itself:
 // it builds the tests with a line replaced, by the overlay that the go command
 // offers, and expects the simulation to fail. It takes some minutes.
-func TestSimulationFindsWrongLines(t *testing.T) {
+func (Seams) FindsWrongLines(t *testing.T) {
 	if !*simPatches {
 		t.Skip("run with -sim.patches")
 	}
 	for _, bug := range []struct{ name, file, right, wrong string }{
-		{"the session is not looked at again under exclusion", "flight.go", "newest := current\n", "newest := f.stale\n"},
-		{"exclusion that was lost stops nobody", "flight.go", "if excl.Err() != nil {", "if false {"},
-		{"a retry does not ask whether exclusion lasts", "flight.go", "sleep(excl, f.clock, delay)", "sleep(context.Background(), f.clock, delay)"},
-		{"what could not be stored is forgotten", "flight.go", "f.saveLater(ctx, f.key, f.bought)", "_ = f.bought"},
-		{"what is over is not remembered", "flight.go", "f.ended.add(s, err)", "_ = s"},
-		{"a refresh ends with its caller", "singleflight.go", "f.fly(context.WithoutCancel(ctx))", "f.fly(ctx)"},
-		{"a caller waits though its context has ended", "singleflight.go", "\tcase <-ctx.Done():\n\t\treturn nil, nil, ctx.Err()", "\tcase <-make(chan struct{}):\n\t\treturn nil, nil, ctx.Err()"},
-		{"a refused token of another user's session is replaced", "exchange.go", "if next == nil || next.UserID != x.session.UserID {", "if next == nil {"},
-		{"a reply may be another user's", "refresher.go", `case old.UserID != "" && next.UserID != old.UserID:`, "case false:"},
-		{"a firewall's 403 ends the session", "refresher.go", "\t\tif ours {", "\t\tif ours || true {"},
-		{"the server's time is not learned", "refresher.go", "\tr.clock.learn(resp.Header, sent)\n", "\t_ = sent\n"},
-		{"what waits to be stored replaces anything", "unsaved.go", "if u.outdated(current) {", "if true {"},
-		{"a login that waits replaces its own refresh", "capture.go", "current.CreatedAt.Before(login.CreatedAt)", "!current.CreatedAt.After(login.CreatedAt)"},
+		{"the session is not looked at again under exclusion", "refresh.go", "c, err := r.send(current)", "c, err := r.send(r.stale)"},
+		{"exclusion that was lost stops nobody", "refresh.go", "if ctx.Err() != nil {", "if false {"},
+		{"what could not be stored is forgotten", "pending.go", "\t\tp.keep(key, &u)\n", "\t\t_ = u\n"},
+		{"what is called over is sent again meanwhile", "refresh.go", "if err := r.states.refusedError(r.key, current); err != nil {", "if err := error(nil); err != nil {"},
+		{"an end is answered with the 401", "sessions.go", "\tcase errors.Is(err, ErrSessionExpired):\n\t\treturn nil, err\n", "\tcase errors.Is(err, ErrSessionExpired):\n\t\treturn nil, nil\n"},
+		{"the store is not looked at again before an end", "refresh.go", "if errors.Is(o.err, ErrSessionExpired) && o.session != nil {", "if false {"},
+		{"a refresh ends with its caller", "refresh.go", "context.WithoutCancel(ctx)}}", "ctx}}"},
+		{"an attempt gets what is left of the time", "refresh.go", "timed := timeout.New(r.ctx, r.clock, r.timeout)", "timed := timeout.New(r.ctx, r.clock, r.timeout-r.clock.Now().Sub(r.began))"},
+		{"requests wait as long as a refresh is tried", "singleflight.go", "case <-leave:\n\t\t\t\tc.giveUp()\n", "case <-leave:\n"},
+		{"a cool-down outlives a new login", "internal/policy/cooldown.go", "if c.refreshToken == refreshToken && now.Before(c.until) {", "if now.Before(c.until) {"},
+		{"a key that failed is left alone for minutes", "internal/policy/cooldown.go", "250*time.Millisecond, 4*time.Second)", "250*time.Millisecond, 4*time.Minute)"},
+		{"a request goes out as another user after a wait", "singleflight.go", "if next.session.UserID != c.stale.UserID {", "if false {"},
+		{"a refused request is sent again as another user", "sessions.go", "case err == nil && next.session.UserID == rejected.session.UserID:", "case err == nil:"},
+		{"a reply may be another user's", "session.go", `case s.UserID != "" && next.UserID != s.UserID:`, "case false:"},
+		{"a reply is thrown away that looks expired", "refresh.go", "\t\tc.expiry = received.Add(lifetime)\n", "\t\treturn nil, errors.New(\"expired\")\n"},
+		{"the clocks alone decide that a token is due", "credentials.go", "if !c.issued.IsZero() && local.Sub(c.issued) < c.trusted {", "if false {"},
+		{"401s cause refreshes without end", "internal/policy/rejections.go", "return len(r.refreshes) < rejectionLimit", "return true"},
+		{"refreshes whose callers have left do not count", "refresh.go", "\t\t\t\tst.rejections.Refreshed(s.AccessToken, false, r.clock.Now())\n", "\t\t\t\t_ = s\n"},
+		{"nothing is remembered for an outage of the store", "sessions.go", "last = st.current.Load()", "_ = st.current.Load()"},
+		{"what waits to be stored replaces anything", "pending.go", "if w.replaces(current) {", "if w != nil {"},
+		{"events are told under the store's lock", "refresh.go", "\tr.events.add(e)\n", "\t_ = r.onEvent.emit(r.ctx, e)\n"},
 	} {
 		t.Run(bug.name, func(t *testing.T) {
 			output, err := testWith(t, bug.file, bug.right, bug.wrong)
@@ -198,7 +211,7 @@ func testWith(t *testing.T, file, right, wrong string) (output string, err error
 		t.Fatalf("%s has %d times %q, want once", file, n, right)
 	}
 	dir := t.TempDir()
-	replaced, overlay := filepath.Join(dir, file), filepath.Join(dir, "overlay.json")
+	replaced, overlay := filepath.Join(dir, filepath.Base(file)), filepath.Join(dir, "overlay.json")
 	original, err := filepath.Abs(file)
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,5 @@
 //go:build !race
 
-package walletauth_test
+package simulation
 
 const raceDetector = false

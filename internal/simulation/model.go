@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ const project = "project"
 // once, and one that comes back ends the session. It is changed under the
 // world's mu.
 type walletkit struct {
-	world   *simulation
+	world   *world
 	logins  []*login
 	access  map[string]pair
 	refresh map[string]pair
@@ -38,7 +38,8 @@ type login struct {
 	grants    []*grant // the pairs of tokens it was given, of which the last is current
 	ended     string   // why
 	waited    bool     // a Transport had to store it later
-	overtaken bool     // it was saved late, and replaced by a holder that had come before
+	loggedOut bool     // a Transport was told to forget it
+	bound     bool     // it was asked to wait for an hour
 }
 
 func (l *login) newest() int { return len(l.grants) - 1 }
@@ -47,15 +48,16 @@ func (l *login) wasStored() bool { return l.grants[0].stored }
 
 // grant is a pair of tokens, and what became of it.
 type grant struct {
-	ends    time.Time    // of the access token
-	revoked bool         // the access token
-	by      *turn        // in which it was bought, nil at the login
-	holder  *incarnation // that got the reply, nil if nobody did
-	trip    *trip        // in which it was bought
-	late    bool         // by the clock of the process that got it, its access token had expired
-	missed  bool         // a fault kept a save from the store
-	arrived time.Time    // the first save that reached the store
-	stored  bool         // has been
+	issued, ends time.Time    // of the access token
+	revoked      bool         // the access token
+	by           *turn        // in which it was bought, nil at the login
+	holder       *incarnation // that got the reply, nil if nobody did
+	trip         *trip        // in which it was bought
+	received     time.Time    // by the holder
+	helped       bool         // a request that had got a 401 was repeated with it, and not in vain
+	missed       bool         // a fault kept a save from the store
+	arrived      time.Time    // the first save that reached the store
+	stored       bool         // has been
 }
 
 // pair is a grant of a login by its number.
@@ -100,7 +102,7 @@ func (k *walletkit) issue(l *login, by *turn) pair {
 	if n := len(l.grants); n > 0 && cond.oneAccess {
 		l.grants[n-1].revoked = true
 	}
-	l.grants = append(l.grants, &grant{ends: time.Now().Add(cond.ttl), by: by})
+	l.grants = append(l.grants, &grant{issued: time.Now(), ends: time.Now().Add(cond.ttl), by: by})
 	p := pair{l, l.newest()}
 	s := k.session(p)
 	k.access[s.AccessToken], k.refresh[s.RefreshToken], k.ids[s.ID] = p, p, l
@@ -117,7 +119,7 @@ func (k *walletkit) session(p pair) *walletauth.Session {
 	return &walletauth.Session{
 		ID: "session-" + id, CreatedAt: p.born.UTC(), ProjectID: project, UserID: p.user,
 		AccessToken: "access-token-" + name, AccessTokenExpiresAt: p.grant().ends.UTC(),
-		RefreshToken: "refresh-token-" + name, RefreshTokenExpiresAt: time.Now().Add(30 * 24 * time.Hour).UTC(),
+		RefreshToken: "refresh-token-" + name, RefreshTokenExpiresAt: time.Now().Add(k.world.cond.refreshTTL).UTC(),
 	}
 }
 
@@ -164,6 +166,7 @@ type trip struct {
 
 	there, back time.Duration
 	fault       fault
+	asked       pair // to be refreshed
 }
 
 type fault int
@@ -267,6 +270,7 @@ func (t *trip) refresh() (*http.Response, error) {
 		return nil, errCrashed
 	}
 	t.t = t.inc.turns[t.a.key]
+	t.asked = w.walletkit.refresh[asked.RefreshToken]
 	t.drawRefreshFault()
 	w.checkSend(t, asked.RefreshToken)
 	t.inc.sending[t.a.key]++
@@ -282,7 +286,7 @@ func (t *trip) refresh() (*http.Response, error) {
 	t.inc.sending[t.a.key]--
 	if err != nil {
 		t.gone = true
-		if early := w.cond.timeout - time.Since(t.inc.attempts[t.a.key].began); t.req.Context().Err() != nil && early > time.Millisecond && !t.inc.dead {
+		if early := w.cond.timeout - time.Since(t.inc.attempts[t.a.key]); t.req.Context().Err() != nil && early > time.Millisecond && !t.inc.dead {
 			w.violated(t.a.String(), "gave a refresh up that was under way, %v before its time", early)
 		}
 		w.note(t.a.String(), "gets no reply", "", err)
@@ -290,21 +294,32 @@ func (t *trip) refresh() (*http.Response, error) {
 	}
 	if resp.Header.Get("Sim-Over") != "" {
 		t.inc.refused[asked.RefreshToken] = true
+		t.inc.lastRefused[t.a.key] = w.walletkit.refresh[asked.RefreshToken]
 	}
 	w.note(t.a.String(), "gets the reply", resp.Status, nil)
+	if p, ok := w.walletkit.refresh[asked.RefreshToken]; ok {
+		w.checkReply(t, p)
+	}
 	switch {
 	case bought == nil:
 	case t.fault == truncated:
 		t.gone = true
 	default:
 		bought.holder = t.inc
-		bought.late = t.inc.misjudges(t.began, bought.ends)
+		bought.received = time.Now()
+		if t.a.reason == walletauth.Rejected && (t.a.refusing || t.a.kind == renews) {
+			t.inc.rejections[t.a.key] = append(t.inc.rejections[t.a.key], bought)
+		}
 	}
 	return resp, nil
 }
 
 func (t *trip) drawRefreshFault() {
 	w := t.inc.world
+	if f, down := w.down.fault(); down {
+		t.fault = f
+		return
+	}
 	if w.calm {
 		return
 	}
@@ -325,16 +340,9 @@ func (t *trip) drawRefreshFault() {
 	}
 }
 
-// misjudges reports whether inc may think that a token has expired which a refresh
-// brought that was sent then. It knows the server's time from the reply, up to
-// the time the reply took; less if the clock was set in between. w.mu is held.
-func (inc *incarnation) misjudges(sent, ends time.Time) bool {
-	return sent.Before(inc.process.set) || time.Until(ends) < time.Since(sent)+2*time.Second
-}
-
 // checkSend is the heart of the matter: may this refresh token be sent now? w.mu
 // is held.
-func (w *simulation) checkSend(t *trip, token string) {
+func (w *world) checkSend(t *trip, token string) {
 	a, turn := t.a, t.t
 	w.counts.refreshes++
 	p, known := w.walletkit.refresh[token]
@@ -381,7 +389,7 @@ func (w *simulation) checkSend(t *trip, token string) {
 
 // checkAlone demands that nobody else has a refresh of the key under way who
 // was not robbed of the lease.
-func (w *simulation) checkAlone(a *actor, mine *turn) {
+func (w *world) checkAlone(a *actor, mine *turn) {
 	for _, p := range w.processes {
 		if p.now == nil || p.now == mine.inc || p.now.sending[a.key] == 0 {
 			continue
@@ -428,14 +436,15 @@ func (t *trip) serveRefresh(id, token string) (*http.Response, *grant) {
 
 // reused ends a session because a spent refresh token came back, and asks
 // whose fault that is. w.mu is held.
-func (w *simulation) reused(t *trip, p pair) {
+func (w *world) reused(t *trip, p pair) {
 	w.walletkit.end(p.login, "reuse of refresh token "+strconv.Itoa(p.n)+" by "+t.a.String())
 	switch g := p.grants[p.n+1]; {
+	case p.waited && w.loggedOutSince(p.login): // see checkWrite
 	case !g.arrived.IsZero() && g.arrived.Before(t.t.granted):
 		w.violated(t.a.String(), "a session was lost: %s had been stored", pair{p.login, p.n + 1})
 	case t.gone:
 		w.counts.lostLate++
-	case g.holder == t.inc && !g.late:
+	case g.holder == t.inc:
 		w.violated(t.a.String(), "a session was lost: the process had %s and sent the token before it", pair{p.login, p.n + 1})
 	case g.holder == nil && g.by.inc.dead:
 		w.counts.lostCrash++
@@ -443,8 +452,6 @@ func (w *simulation) reused(t *trip, p pair) {
 		w.counts.lostReply++
 	case g.holder == nil:
 		w.lostToRobbery(t, p, g)
-	case g.late:
-		w.counts.lostClock++
 	case g.holder.dead && !g.holder.stopped:
 		w.counts.lostCrash++
 	default:
@@ -456,7 +463,7 @@ func (w *simulation) reused(t *trip, p pair) {
 // had the newer token, or would have had it soon. No lease can prevent that if
 // the holder loses it between the server's commit and the save, or cannot
 // reach the store to save. If neither was the case somebody erred.
-func (w *simulation) lostToRobbery(t *trip, p pair, g *grant) {
+func (w *world) lostToRobbery(t *trip, p pair, g *grant) {
 	if !g.by.robbed && !g.by.paused && !g.missed && !t.t.robbed && !t.t.paused {
 		w.violated(t.a.String(), "a session was lost without a cause: %s was on its way into the store", pair{p.login, p.n + 1})
 		return
@@ -496,8 +503,12 @@ func (t *trip) foreignReply() *http.Response {
 func (t *trip) overloadedReply() *http.Response {
 	header := http.Header{}
 	status := pick(t.d, 500, 502, 503, 504, 408, 429, 429)
-	if status == 429 || t.d.chance(0.3) {
-		header.Set("Retry-After", strconv.Itoa(1+t.d.below(8)))
+	switch w := t.inc.world; {
+	case !w.calm && t.asked.login != nil && t.d.chance(w.cond.longWait):
+		header.Set("Retry-After", "3600")
+		t.asked.bound = true
+	case w.down.kind != outageAnswers || !w.calm && (status == 429 || t.d.chance(0.3)):
+		header.Set("Retry-After", strconv.Itoa(1+t.d.below(int(maxRetryAfter/time.Second))))
 	}
 	return t.reply(status, header, strings.NewReader(`{"code":null,"error":"try later"}`))
 }
@@ -511,7 +522,12 @@ func (t *trip) reply(status int, header http.Header, body io.Reader) *http.Respo
 	if header == nil {
 		header = http.Header{}
 	}
-	header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if header.Get("Content-Type") == "" {
+		header.Set("Content-Type", "application/json")
+	}
+	if cond := t.inc.world.cond; !cond.noDate {
+		header.Set("Date", time.Now().Add(cond.dateAhead).UTC().Format(http.TimeFormat))
+	}
 	return &http.Response{
 		StatusCode: status, Status: strconv.Itoa(status) + " " + http.StatusText(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: io.NopCloser(body), ContentLength: -1, Request: t.req,
@@ -535,7 +551,10 @@ func (t *trip) serve() *http.Response {
 	w := t.inc.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.calm && t.d.chance(w.cond.failing) {
+	if !w.calm && !t.a.refusing && t.d.chance(w.cond.failing) {
+		if p, ok := w.walletkit.access[strings.TrimPrefix(t.req.Header.Get("Authorization"), "Bearer ")]; ok && t.a.sent == 1 {
+			p.grant().helped = true // as far as the Transport can tell
+		}
 		return t.reply(pick(t.d, 500, 503, 403), nil, strings.NewReader("{}"))
 	}
 	if strings.HasSuffix(t.req.URL.Path, "/login-anonymously") {
@@ -576,8 +595,9 @@ func (t *trip) serveSession() *http.Response {
 	if !known {
 		return t.reply(401, nil, strings.NewReader("{}"))
 	}
-	a.as = p.login
-	if p.ended != "" || p.grant().revoked || !time.Now().Before(p.grant().ends) || !w.calm && t.d.chance(w.cond.false401) {
+	a.as, a.last = p.login, p
+	w.checkSent(a, p)
+	if p.ended != "" || p.grant().revoked || !time.Now().Before(p.grant().ends) || a.refusing || !w.calm && t.d.chance(w.cond.false401) {
 		w.note("server", "refuses", a.String()+" with "+p.String(), nil)
 		return t.reply(401, nil, strings.NewReader("{}"))
 	}
@@ -585,20 +605,22 @@ func (t *trip) serveSession() *http.Response {
 		w.counts.logouts++
 		w.walletkit.end(p.login, "logout")
 	}
+	if a.sent == 2 {
+		p.grant().helped = true
+	}
 	return t.reply(200, nil, strings.NewReader("[]"))
 }
 
 // checkWrite demands that what a turn stores is newer than what it replaces. w.mu
 // is held.
-func (w *simulation) checkWrite(t *turn, r *record, next *walletauth.Session) {
+func (w *world) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	previous := r.current()
 	if next == nil {
 		if previous != nil && t.by.kind != manages {
-			if p, ok := w.walletkit.refresh[previous.RefreshToken]; ok && !w.loggedOutSince(p.login) && !r.storedLate(t) {
+			if p, ok := w.walletkit.refresh[previous.RefreshToken]; ok && !w.loggedOutSince(p.login) {
 				w.violated(t.by.String(), "deleted %s, which lives", p)
 			}
 		}
-		r.overtake(t)
 		r.order = w.orderOfDelete(t)
 		return
 	}
@@ -612,14 +634,9 @@ func (w *simulation) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	case previous == nil && p.waited:
 		// A login that came while the store was down cannot know of a logout that
 		// happened elsewhere until the store was up again.
-	case p.order().before(r.order) && r.storedLate(t):
-		// The fence lets an earlier holder save late, and the later one, which
-		// cannot have seen that, save over it.
-		w.counts.overtaken++
 	case p.order().before(r.order):
 		w.violated(t.by.String(), "stored %s over %s, which is newer", p, w.walletkit.describe(previous))
 	}
-	r.overtake(t)
 	r.order = p.order()
 	p.grant().stored = true
 	if key := t.key; key.pending != nil && key.pending.login == p.login {
@@ -627,31 +644,16 @@ func (w *simulation) checkWrite(t *turn, r *record, next *walletauth.Session) {
 	}
 }
 
-// overtake notes that what is stored is replaced by a holder who cannot have seen
-// it. w.mu is held.
-func (r *record) overtake(t *turn) {
-	if s := r.current(); s != nil && r.storedLate(t) {
-		t.inc.world.walletkit.refresh[s.RefreshToken].overtaken = true
-	}
-}
-
-// storedLate reports whether what is stored was saved under an earlier fence than
-// that of t, after t had begun.
-func (r *record) storedLate(t *turn) bool {
-	last := r.versions[len(r.versions)-1]
-	return last.fence < t.fence && last.at.After(t.granted)
-}
-
 // orderOfDelete says what a deletion that t stores is newer than: for a program
 // that calls Delete everything so far, for a logout that a Transport noticed,
 // maybe long ago, the session that it ended. w.mu is held.
-func (w *simulation) orderOfDelete(t *turn) order {
+func (w *world) orderOfDelete(t *turn) order {
 	if t.by.kind == manages {
 		return order{t.by.serial, 0}
 	}
 	var last order
 	for _, l := range w.walletkit.logins {
-		if l.key == t.key && l.ended == "logout" {
+		if l.key == t.key && (l.ended == "logout" || l.loggedOut) {
 			last = order{l.serial, len(l.grants)}
 		}
 	}
@@ -659,7 +661,7 @@ func (w *simulation) orderOfDelete(t *turn) order {
 }
 
 // checkText demands that an error tells no token. w.mu is held.
-func (w *simulation) checkText(a *actor, err error) {
+func (w *world) checkText(a *actor, err error) {
 	if text := err.Error(); strings.Contains(text, "access-token") || strings.Contains(text, "refresh-token-") {
 		w.violated(a.String(), "an error tells a token: %s", text)
 	}
@@ -667,7 +669,7 @@ func (w *simulation) checkText(a *actor, err error) {
 
 // checkEnd demands that an error which says that a session is gone or over is
 // true. w.mu is held.
-func (w *simulation) checkEnd(a *actor, began time.Time, err error) {
+func (w *world) checkEnd(a *actor, began time.Time, err error) {
 	if err == nil || a.at.dead || a.at.stood(began) {
 		return
 	}
@@ -690,7 +692,7 @@ func (w *simulation) checkEnd(a *actor, began time.Time, err error) {
 
 // wasEmpty reports whether key had no session at some time since then, or one
 // whose logout waits to be stored.
-func (w *simulation) wasEmpty(key *keyTruth, then time.Time) bool {
+func (w *world) wasEmpty(key *keyTruth, then time.Time) bool {
 	versions := w.store.records[key].versions
 	for i, v := range versions {
 		over := i+1 < len(versions) && versions[i+1].at.Before(then)
@@ -709,9 +711,9 @@ func (w *simulation) wasEmpty(key *keyTruth, then time.Time) bool {
 
 // loggedOutSince reports whether the user has logged out since l, from l or from a
 // later login, which may not have been stored.
-func (w *simulation) loggedOutSince(l *login) bool {
+func (w *world) loggedOutSince(l *login) bool {
 	return slices.ContainsFunc(w.walletkit.logins, func(later *login) bool {
-		return later.key == l.key && later.serial >= l.serial && later.ended == "logout"
+		return later.key == l.key && later.serial >= l.serial && (later.ended == "logout" || later.loggedOut)
 	})
 }
 

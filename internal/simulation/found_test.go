@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 // lease and a fence for each key. What is in it is changed under the world's
 // mu, in one step, as a script in Redis or a statement in PostgreSQL would.
 type sharedStore struct {
-	world   *simulation
+	world   *world
 	records map[*keyTruth]*record
 }
 
@@ -65,10 +65,12 @@ type turn struct {
 // storeBugs are what stores get wrong. The search must find each.
 type storeBugs struct {
 	noExclusion   bool // the lease is given to whoever asks
-	noFence       bool // a save is taken, whoever has saved since
+	noCompare     bool // a save is taken, whoever has saved since
+	lastWins      bool // of two states of a login the one that comes last stays, not the later one
+	dropsLosers   bool // a save that meets another login or logout is confirmed and forgotten
 	onlyMine      bool // a save is refused if the lease is not the saver's any more, and forgotten
 	losesSaves    bool // one save in four is confirmed and forgotten
-	noTombstone   bool // deleting a session deletes its fence
+	noTombstone   bool // a deleted session leaves nothing to compare with
 	staleRead     bool // Update gives its function the local copy
 	mixesKeys     bool // Load answers with another key's session now and then
 	emptyWhenDown bool // an unreachable server is taken for one that holds no session
@@ -96,10 +98,6 @@ var errStoreDown = errors.New("the store's server does not answer")
 
 var errLeaseEnded = errors.New("the lease has ended")
 
-// errFencedOff is what a holder gets that comes back after a later one has
-// saved.
-var errFencedOff = errors.New("a later holder has saved")
-
 // Load answers from a local copy, which lags behind.
 func (h *handle) Load(ctx context.Context, name string) (*walletauth.Session, error) {
 	a := actorOf(ctx)
@@ -115,22 +113,51 @@ func (h *handle) Load(ctx context.Context, name string) (*walletauth.Session, er
 		key = w.keys[d.below(len(w.keys))]
 	}
 	if !w.calm && (time.Now().Before(h.loadsDown) || d.chance(w.cond.loadFails)) {
-		return h.loadWhileDown(key)
+		return h.loadWhileDown(a, key)
 	}
 	if s := h.copyOf(key); s != nil {
+		a.noteLoad(w.walletkit.refresh[s.RefreshToken].login)
 		return s, nil
 	}
+	a.loads++
 	return nil, fmt.Errorf("%w (key %s)", walletauth.ErrNoSession, name)
 }
 
-func (h *handle) loadWhileDown(key *keyTruth) (*walletauth.Session, error) {
+// noteLoad notes that a was given a session of l. w.mu is held.
+func (a *actor) noteLoad(l *login) {
+	if a.loads++; a.loads == 1 {
+		a.began = l
+	}
+	if a.loaded != nil {
+		a.loaded[l], l.loggedOut = true, true
+	}
+}
+
+// noteLocked notes that a Logout by a finds s under the lease: it removes it. w.mu
+// is held.
+func (a *actor) noteLocked(s *walletauth.Session) {
+	if a.loaded == nil || a.returned || s == nil {
+		return
+	}
+	l := a.at.world.walletkit.refresh[s.RefreshToken].login
+	l.loggedOut, a.loaded[l] = true, a.loaded[l]
+}
+
+func (h *handle) loadWhileDown(a *actor, key *keyTruth) (*walletauth.Session, error) {
 	w := h.inc.world
 	if w.bugs.emptyWhenDown {
 		return nil, walletauth.ErrNoSession
 	}
 	if n := h.seen[key]; w.cond.copiesServe && n > 0 {
 		if s := w.store.records[key].versions[n-1].session; s != nil {
+			a.noteLoad(w.walletkit.refresh[s.RefreshToken].login)
 			return s, nil
+		}
+	}
+	if a.loads++; a.loaded != nil { // it forgets whatever there is
+		a.loadFailed = true
+		for _, l := range w.walletkit.logins {
+			l.loggedOut = l.loggedOut || l.key == key
 		}
 	}
 	return nil, errStoreDown
@@ -169,7 +196,7 @@ func (h *handle) Update(ctx context.Context, name string, fn func(context.Contex
 		_ = h.call(a, "release", func() { t.record().release(t) }) // or it lapses
 		return err
 	}
-	return h.save(t, next)
+	return h.save(ctx, t, next, fn)
 }
 
 func (t *turn) record() *record { return t.inc.world.store.records[t.key] }
@@ -215,6 +242,7 @@ func (s *sharedStore) grant(a *actor, key *keyTruth) *turn {
 	if w.bugs.staleRead {
 		t.current = a.at.handle.copyOf(key)
 	}
+	a.noteLocked(t.current)
 	r.holder, r.until = t, time.Now().Add(w.cond.lease)
 	w.note(a.String(), "gets the lease of", fmt.Sprintf("%s with fence %d and %s", key.name, t.fence, w.walletkit.describe(t.current)), nil)
 	return t
@@ -285,54 +313,93 @@ func (r *record) renew(t *turn) bool {
 	return true
 }
 
-// save stores what fn returned and gives the lease back.
-func (h *handle) save(t *turn, next *walletauth.Session) error {
-	w := h.inc.world
-	for tries := 1; ; tries++ {
-		taken := false
-		err := h.call(t.by, "save", func() { taken = t.record().save(t, next) }, func() { w.walletkit.missed(next) })
-		if err == nil && !taken {
-			return errFencedOff
-		}
-		if err == nil || !w.cond.saveAgain || tries == 4 || h.inc.ctx.Err() != nil {
+// save stores what fn returned and gives the lease back. If another login or
+// logout is stored by now, that stays, and fn is asked again.
+func (h *handle) save(ctx context.Context, t *turn, next *walletauth.Session, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	for {
+		lost, err := h.saveOnce(t, next)
+		if err != nil || !lost {
 			return err
 		}
-		if h.inc.wait(t.by, nil, 100*time.Millisecond, 500*time.Millisecond) != nil {
+		h.inc.world.mu.Lock()
+		t.current = t.record().current()
+		t.by.noteLocked(t.current)
+		h.inc.world.counts.merged++
+		h.inc.world.mu.Unlock()
+		if next, err = fn(ctx, t.current); err != nil || next == t.current {
+			_ = h.call(t.by, "release", func() { t.record().release(t) })
 			return err
 		}
 	}
 }
 
-// save takes next, and reports whether it did: not if a later holder has saved.
-// A repeated save is taken once. w.mu is held.
-func (r *record) save(t *turn, next *walletauth.Session) bool {
+func (h *handle) saveOnce(t *turn, next *walletauth.Session) (lost bool, err error) {
+	w := h.inc.world
+	for tries := 1; ; tries++ {
+		err := h.call(t.by, "save", func() { lost = t.record().save(t, next) }, func() { w.walletkit.missed(next) })
+		if err == nil || !w.cond.saveAgain || tries == 4 || h.inc.ctx.Err() != nil {
+			return lost, err
+		}
+		if h.inc.wait(t.by, nil, 100*time.Millisecond, 500*time.Millisecond) != nil {
+			return lost, err
+		}
+	}
+}
+
+// save stores next, and reports whether it lost to another login or logout that
+// t has not seen. Of two states of one login the later stays. A repeated save is
+// taken once. w.mu is held.
+func (r *record) save(t *turn, next *walletauth.Session) (lost bool) {
 	w := t.inc.world
 	w.walletkit.arrived(next)
-	mine := r.holder == t
-	if r.holder != t || !r.leased() {
+	mine, current := r.holder == t, r.current()
+	if !mine || !r.leased() {
 		t.robbed = true
+	}
+	unseen := !sameSession(current, t.current) && !w.bugs.noCompare && (current != nil || !w.bugs.noTombstone)
+	switch {
+	case r.saved == t.fence && sameSession(current, next):
+		r.release(t)
+		return false
+	case unseen && sameLogin(current, next):
+		if !r.isLater(t, next) && !w.bugs.lastWins {
+			w.note(t.by.String(), "comes too late with", w.walletkit.describe(next), nil)
+			r.release(t)
+			return false
+		}
+	case unseen && !w.bugs.dropsLosers:
+		w.note(t.by.String(), "loses to another login or logout with", w.walletkit.describe(next), nil)
+		return true
+	case unseen:
+		return false
 	}
 	r.release(t)
 	switch {
-	case r.saved == t.fence && sameSession(r.current(), next):
-		return true
-	case r.saved >= t.fence && !w.bugs.noFence && !w.bugs.noExclusion:
-		w.note(t.by.String(), "is fenced off with", w.walletkit.describe(next), nil)
-		return false
 	case w.bugs.onlyMine && !mine:
-		return true
+		return false
 	case w.bugs.losesSaves && t.by.rollLocked(rollStep).chance(0.25):
-		return true
+		return false
 	}
 	w.checkWrite(t, r, next)
 	r.saved = t.fence
 	r.versions = append(r.versions, version{time.Now(), next, t.fence})
 	t.inc.handle.seen[t.key] = len(r.versions)
-	if next == nil && w.bugs.noTombstone {
-		r.fence, r.saved, r.holder = 0, 0, nil
-	}
 	w.note(t.by.String(), "stores", t.key.name+" "+w.walletkit.describe(next), nil)
-	return true
+	return false
+}
+
+// isLater reports whether next, which t saves, is a later state of the login that
+// is stored.
+func (r *record) isLater(t *turn, next *walletauth.Session) bool {
+	last := r.versions[len(r.versions)-1]
+	if order := next.AccessTokenExpiresAt.Compare(last.session.AccessTokenExpiresAt); order != 0 {
+		return order > 0
+	}
+	return t.fence > last.fence
+}
+
+func sameLogin(a, b *walletauth.Session) bool {
+	return a != nil && b != nil && (a.ID == b.ID || a.UserID == b.UserID && a.CreatedAt.Equal(b.CreatedAt))
 }
 
 // call asks the server to do something, which takes a while and may fail on the
@@ -407,13 +474,13 @@ func (inc *incarnation) await(answered <-chan error) error {
 	}
 }
 
-func (w *simulation) isCalm() bool {
+func (w *world) isCalm() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.calm
 }
 
-func (w *simulation) keyNamed(name string) *keyTruth {
+func (w *world) keyNamed(name string) *keyTruth {
 	for _, key := range w.keys {
 		if key.name == name {
 			return key

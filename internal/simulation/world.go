@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"cmp"
@@ -13,16 +13,18 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
-// simulation is one simulated world: some processes, the store they share, and
+// world is one simulated world: some processes, the store they share, and
 // WalletKit. It lives in a synctest bubble, and its seed decides everything in
 // it.
-type simulation struct {
+type world struct {
 	seed  uint64
+	seams Seams
 	cond  conditions
 	bugs  storeBugs // wrong on purpose
 	twist twist     // likewise
 	born  time.Time
-	calm  bool // no more faults
+	calm  bool   // no more faults
+	down  outage // of the refresh endpoint
 	busy  sync.WaitGroup
 
 	// mu guards the state of the whole model. Nobody waits while holding it.
@@ -31,6 +33,7 @@ type simulation struct {
 	violations []string
 	counts     counts
 	serial     int // orders logins and deletions
+	renewals   int
 
 	walletkit *walletkit
 	store     *sharedStore
@@ -57,13 +60,14 @@ type pendingLogin struct {
 
 // counts are what a run adds to the report.
 type counts struct {
-	requests, failed, refreshes, commits                     int
-	logins, logouts                                          int
-	crashes, pauses, snatches, jumps                         int
-	lostReply, lostLate, lostClock, lostCrash, lostExclusion int // sessions
-	revoked, overtaken                                       int
-	longest                                                  time.Duration
-	recovery                                                 time.Duration
+	requests, failed, refreshes, commits          int
+	logins, logouts                               int
+	crashes, pauses, snatches, jumps              int
+	lostReply, lostLate, lostCrash, lostExclusion int // sessions
+	revoked, merged                               int
+	longest                                       time.Duration
+	served                                        time.Duration
+	recovery                                      time.Duration
 }
 
 func (c *counts) add(o counts) {
@@ -79,13 +83,13 @@ func (c *counts) add(o counts) {
 	c.jumps += o.jumps
 	c.lostReply += o.lostReply
 	c.lostCrash += o.lostCrash
-	c.lostClock += o.lostClock
 	c.lostLate += o.lostLate
 	c.lostExclusion += o.lostExclusion
 	c.revoked += o.revoked
-	c.overtaken += o.overtaken
+	c.merged += o.merged
 	c.longest = max(c.longest, o.longest)
 	c.recovery = max(c.recovery, o.recovery)
+	c.served = max(c.served, o.served)
 }
 
 // entry is a line of the history.
@@ -106,12 +110,12 @@ func (e entry) String() string {
 }
 
 // note adds to the history. w.mu is held.
-func (w *simulation) note(who, what, whose string, err error) {
+func (w *world) note(who, what, whose string, err error) {
 	w.history = append(w.history, entry{time.Since(w.born), who, what, whose, err})
 }
 
 // violated reports that a promise was broken. w.mu is held.
-func (w *simulation) violated(who, format string, args ...any) {
+func (w *world) violated(who, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	w.violations = append(w.violations, fmt.Sprintf("at %.6fs, %s: %s", time.Since(w.born).Seconds(), who, text))
 	w.note(who, "VIOLATION", text, nil)
@@ -119,7 +123,7 @@ func (w *simulation) violated(who, format string, args ...any) {
 
 // lines is the history in an order that does not depend on who came first
 // within an instant.
-func (w *simulation) lines() []string {
+func (w *world) lines() []string {
 	slices.SortStableFunc(w.history, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.String(), b.String()))
 	})
@@ -141,6 +145,11 @@ type conditions struct {
 	oneAccess                   bool // a refresh ends the old access token
 	newID                       bool // a refresh changes the session's id
 	keepAlive                   bool
+	noDate                      bool          // something on the way strips the Date of answers
+	dateAhead                   time.Duration // or sets it wrongly
+	refreshTTL                  time.Duration
+	usesStore                   bool          // OnEvent does
+	badDay                      time.Duration // in the end
 
 	lag         time.Duration // of the stores' local copies
 	copiesServe bool          // Loads are answered by copies when the store is down
@@ -149,13 +158,14 @@ type conditions struct {
 	// Probabilities, of each refresh:
 	replyLost, refused, unreached, overloaded, foreign, slow float64
 	// of each request:
-	false401, failing, impatient float64
+	false401, failing, impatient, refusing float64
+	longWait                               float64 // of each Retry-After: an hour
 	// of each call to the store:
 	loadFails, callFails, callForgets, renewFails float64
 	// of each step of a process:
 	crash, pause float64
 	// of each action:
-	snatch, jump, outage float64
+	snatch, jump, outage, down float64
 }
 
 // drawConditions makes worlds that differ: each kind of fault is in about a
@@ -176,13 +186,15 @@ func drawConditions(seed uint64) conditions {
 		timeout: pick(d, 5*time.Second, 10*time.Second, 30*time.Second),
 		before:  pick(d, 0, 0, -1, 20*time.Second),
 		capture: d.chance(0.5), oneAccess: d.chance(0.3), newID: d.chance(0.3), keepAlive: d.chance(0.3),
+		usesStore: d.chance(0.3), badDay: pick(d, 0, 0, 10*time.Second, time.Minute),
+		noDate: d.chance(0.2), dateAhead: pick(d, 0, 0, 0, 0, 10*time.Minute, -2*time.Hour), refreshTTL: pick(d, 30*24*time.Hour, 30*24*time.Hour, 6*time.Hour),
 		lag:         pick(d, 0, 20*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond, 5*time.Second),
 		copiesServe: d.chance(0.5), saveAgain: d.chance(0.5),
 		replyLost: some(0.04), refused: some(0.1), unreached: some(0.1), overloaded: some(0.1), foreign: some(0.1), slow: some(0.1),
-		false401: some(0.03), failing: some(0.03), impatient: some(0.1),
+		refusing: some(0.1), longWait: some(0.1), false401: some(0.03), failing: some(0.03), impatient: some(0.1),
 		loadFails: some(0.03), callFails: some(0.05), callForgets: some(0.03), renewFails: some(0.3),
 		crash: some(0.002), pause: some(0.003),
-		snatch: some(0.05), jump: some(0.05), outage: some(0.05),
+		snatch: some(0.05), jump: some(0.05), outage: some(0.05), down: some(0.04),
 	}
 }
 
@@ -196,10 +208,20 @@ type actor struct {
 	kind   actorKind
 
 	// Guarded by the world's mu.
-	rolls [rollKinds]uint64
-	sent  int                  // requests that went out, the replay included
-	as    *login               // on behalf of whose user
-	parts map[*keyTruth]*actor // of one that acts for all keys
+	rolls      [rollKinds]uint64
+	start      time.Time
+	began      *login // what its first Load brought
+	loads      int
+	loaded     map[*login]bool // what all brought, if asked for
+	loadFailed bool
+	reason     walletauth.Reason    // of the refresh that it began last
+	returned   bool                 // from Logout
+	refreshes  int                  // that it began and that have not ended, as far as events tell
+	last       pair                 // it was sent with
+	refusing   bool                 // by a path that always answers 401
+	sent       int                  // requests that went out, the replay included
+	as         *login               // on behalf of whose user
+	parts      map[*keyTruth]*actor // of one that acts for all keys
 }
 
 type actorKind int
@@ -210,6 +232,8 @@ const (
 	logsOut            // likewise
 	manages            // calls Save or Delete
 	keepsAlive
+	renews
+	asks
 	shutsDown // for all keys
 )
 

@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 // process is a program that runs on some machine, and again after a crash.
 type process struct {
-	world *simulation
+	world *world
 	id    int
 	skew  time.Duration // of the machine's wall clock
 	set   time.Time     // when that changed
@@ -22,7 +22,7 @@ type process struct {
 // incarnation is a process from its start to its end. Each has a Transport and
 // a handle of the store of its own; nothing in memory outlives it.
 type incarnation struct {
-	world     *simulation
+	world     *world
 	process   *process
 	name      string
 	nth       int // of its process
@@ -36,18 +36,18 @@ type incarnation struct {
 	dead        bool
 	stopped     bool // after a Shutdown that stored everything
 	pausedUntil time.Time
-	turns       map[*keyTruth]*turn // those whose function runs
-	sending     map[*keyTruth]int   // refreshes that wait for a reply
-	refused     map[string]bool     // refresh tokens that were called over by the server
-	attempts    map[*keyTruth]attempt
-	left        map[*keyTruth]bool // keys whose user has logged out here
-}
-
-// attempt counts the failures of one flight.
-type attempt struct {
-	flight   context.Context
-	began    time.Time
-	failures int
+	turns       map[*keyTruth]*turn     // those whose function runs
+	sending     map[*keyTruth]int       // refreshes that wait for a reply
+	refused     map[string]bool         // refresh tokens that were called over by the server
+	attempts    map[*keyTruth]time.Time // when the last attempt of a refresh began
+	failing     map[*keyTruth]failure   // the first failure since a refresh succeeded
+	left        map[*keyTruth]bool      // keys whose user has logged out here
+	gone        map[*login]time.Time    // logins that this process knows to be gone
+	over        map[pair]time.Time      // that a caller was told to be over
+	called      map[pair]time.Time      // that an event told to be over
+	lastRefused map[*keyTruth]pair
+	used        map[*keyTruth]use
+	rejections  map[*keyTruth][]*grant // what refreshes brought that were in vain
 }
 
 var (
@@ -62,7 +62,10 @@ func (p *process) start() {
 	inc := &incarnation{
 		world: w, process: p, name: fmt.Sprintf("p%d.%d", p.id, p.times), nth: p.times,
 		turns: make(map[*keyTruth]*turn), sending: make(map[*keyTruth]int),
-		refused: make(map[string]bool), attempts: make(map[*keyTruth]attempt), left: make(map[*keyTruth]bool),
+		refused: make(map[string]bool), attempts: make(map[*keyTruth]time.Time), left: make(map[*keyTruth]bool),
+		failing: make(map[*keyTruth]failure), called: make(map[pair]time.Time), lastRefused: make(map[*keyTruth]pair),
+		used: make(map[*keyTruth]use), rejections: make(map[*keyTruth][]*grant),
+		gone: make(map[*login]time.Time), over: make(map[pair]time.Time),
 	}
 	inc.ctx, inc.kill = context.WithCancel(context.Background())
 	inc.handle = newHandle(inc)
@@ -71,7 +74,7 @@ func (p *process) start() {
 		RefreshBefore: w.cond.before, RefreshTimeout: w.cond.timeout,
 		CaptureLogin: w.cond.capture, Clock: processClock{inc}, OnEvent: inc.onEvent,
 	}
-	if err := inc.transport.WrapRefresher(inc.steady); err != nil {
+	if err := w.seams.Wrap(inc.transport, inc.attempting); err != nil {
 		panic(err)
 	}
 	w.mu.Lock()
@@ -79,17 +82,17 @@ func (p *process) start() {
 	w.note(inc.name, "starts", "", nil)
 	w.mu.Unlock()
 	if w.cond.keepAlive && p.id == 1 {
-		for _, key := range w.keys {
-			w.busy.Go(func() { inc.keepAlive(key) })
+		for i, key := range w.keys {
+			w.busy.Go(func() { inc.keepAlive(key, uint64(i)) })
 		}
 	}
 }
 
 // keepAlive runs KeepAlive, and again after a while when the session is over.
-func (inc *incarnation) keepAlive(key *keyTruth) {
+func (inc *incarnation) keepAlive(key *keyTruth, nth uint64) {
 	w := inc.world
 	for n := uint64(0); ; n++ {
-		a := &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.nth)<<16 | n<<8 | 0x6b), at: inc, key: key, kind: keepsAlive}
+		a := &actor{id: mix(uint64(inc.process.id)<<32 | uint64(inc.nth)<<16 | n<<8 | nth<<6 | 0x2b), at: inc, key: key, kind: keepsAlive}
 		began := time.Now()
 		err := inc.transport.KeepAlive(a.context(inc.ctx))
 		w.mu.Lock()
@@ -110,7 +113,7 @@ func (inc *incarnation) isStopped() bool {
 
 // crash ends inc where it stands: what it had in memory is gone, and nothing
 // it does from here on has an effect. w.mu is held.
-func (w *simulation) crash(inc *incarnation, where string) {
+func (w *world) crash(inc *incarnation, where string) {
 	if inc.dead {
 		return
 	}
@@ -162,9 +165,9 @@ func (inc *incarnation) shutDown() {
 	if err == nil {
 		inc.stopped = true
 		w.mu.Unlock()
-		if left := inc.transport.Remembers(); left != (walletauth.Remembered{}) {
+		if calls, unsaved := w.seams.Remembers(inc.transport); calls+unsaved > 0 {
 			w.mu.Lock()
-			w.violated(inc.name, "after Shutdown it remembers %+v", left)
+			w.violated(inc.name, "after Shutdown it remembers %d refreshes and %d unsaved sessions", calls, unsaved)
 			w.mu.Unlock()
 		}
 		inc.kill()
@@ -228,7 +231,7 @@ func (inc *incarnation) step(a *actor, ctx context.Context, where string) error 
 
 // mayStumble crashes or pauses inc, if the seed says so. The steps around a
 // refresh, which have names, are where it hurts. w.mu is held.
-func (w *simulation) mayStumble(inc *incarnation, a *actor, where string) {
+func (w *world) mayStumble(inc *incarnation, a *actor, where string) {
 	if w.cond.crash == 0 && w.cond.pause == 0 {
 		return
 	}
@@ -250,7 +253,7 @@ func (w *simulation) mayStumble(inc *incarnation, a *actor, where string) {
 
 // takeOver has the user of key log in or out elsewhere while the holder of the
 // lease stands still.
-func (w *simulation) takeOver(from *process, key *keyTruth, d *dice) {
+func (w *world) takeOver(from *process, key *keyTruth, d *dice) {
 	time.Sleep(d.between(0, time.Second))
 	p, n := w.processes[(from.id+1)%len(w.processes)], d.next()>>24
 	if d.chance(0.5) {
@@ -262,7 +265,7 @@ func (w *simulation) takeOver(from *process, key *keyTruth, d *dice) {
 
 // pause stops inc for a while, as a debugger, a laptop's lid or a starved
 // machine does. w.mu is held.
-func (w *simulation) pause(inc *incarnation, length time.Duration) {
+func (w *world) pause(inc *incarnation, length time.Duration) {
 	w.counts.pauses++
 	inc.pausedUntil = time.Now().Add(length)
 	for _, t := range inc.turns {
@@ -285,42 +288,48 @@ func (inc *incarnation) resume(a *actor, ctx context.Context, after time.Duratio
 	return inc.step(a, ctx, "")
 }
 
-// steady takes chance out of the delays between retries, so that the seed
-// alone decides them: a server's wish is obeyed, and this wish is never less
-// than the delay would have been.
-func (inc *incarnation) steady(refresher walletauth.Refresher) walletauth.Refresher {
-	return walletauth.RefresherFunc(func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
-		inc.beginFlight(ctx)
+// attempting notes when an attempt of a refresh begins, and lets a twist do it.
+func (inc *incarnation) attempting(refresher walletauth.Refresher) walletauth.Refresher {
+	return refresherFunc(func(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+		key := actorOf(ctx).key
+		inc.world.mu.Lock()
+		inc.attempts[key] = time.Now()
+		inc.mixFailures(actorOf(ctx))
+		inc.world.mu.Unlock()
 		next, err := inc.world.twist.refresh(inc, refresher, ctx, s)
-		var refused *walletauth.RefreshError
-		if err == nil || errors.Is(err, walletauth.ErrSessionExpired) || !errors.As(err, &refused) {
-			return next, err
-		}
-		steady := *refused
-		steady.RetryAfter = max(steady.RetryAfter, inc.retryDelay(ctx))
-		return nil, &steady
+		inc.world.mu.Lock()
+		defer inc.world.mu.Unlock()
+		inc.noteFailure(actorOf(ctx), err)
+		return next, err
 	})
 }
 
-func (inc *incarnation) beginFlight(flight context.Context) {
-	key := actorOf(flight).key
-	inc.world.mu.Lock()
-	defer inc.world.mu.Unlock()
-	if inc.attempts[key].flight != flight {
-		inc.attempts[key] = attempt{flight: flight, began: time.Now()}
+// failure is the first since a refresh succeeded. It is mixed if more than one
+// refresh of the key has failed since.
+type failure struct {
+	at    time.Time
+	by    *actor
+	mixed bool
+}
+
+// noteFailure is called with the outcome of an attempt. w.mu is held.
+func (inc *incarnation) noteFailure(by *actor, err error) {
+	_, failing := inc.failing[by.key]
+	switch {
+	case errors.Is(err, walletauth.ErrSessionExpired):
+	case err == nil:
+		delete(inc.failing, by.key)
+	case !failing:
+		inc.failing[by.key] = failure{at: time.Now(), by: by}
 	}
 }
 
-func (inc *incarnation) retryDelay(flight context.Context) time.Duration {
-	a := actorOf(flight)
-	w := inc.world
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := inc.attempts[a.key]
-	n.failures++
-	inc.attempts[a.key] = n
-	most := min(250*time.Millisecond<<min(n.failures-1, 5), 5*time.Second)
-	return most + a.rollLocked(rollRetry).between(0, most/2)
+// mixFailures notes that a has to do with a refresh of its key. w.mu is held.
+func (inc *incarnation) mixFailures(a *actor) {
+	if f, failing := inc.failing[a.key]; failing && f.by != a {
+		f.mixed = true
+		inc.failing[a.key] = f
+	}
 }
 
 // onEvent notes what the Transport reports, and checks that a session is over
@@ -328,8 +337,22 @@ func (inc *incarnation) retryDelay(flight context.Context) time.Duration {
 func (inc *incarnation) onEvent(ctx context.Context, e walletauth.Event) {
 	w := inc.world
 	a := actorOf(ctx).on(w.keyNamed(e.Key))
+	if e.Type == walletauth.SessionOver && w.cond.usesStore {
+		defer inc.useStore(ctx, a)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	inc.mixFailures(a)
+	switch e.Type {
+	case walletauth.RefreshBegan:
+		a.reason = e.Reason
+		a.refreshes++
+	case walletauth.RefreshSucceeded, walletauth.RefreshFailed:
+		a.refreshes -= min(e.Attempts, 1)
+	case walletauth.SessionOver:
+		a.refreshes -= min(e.Attempts, 1)
+		inc.called[inc.lastRefused[a.key]] = time.Now()
+	}
 	w.note(a.String(), "event: "+string(e.Type), e.Key+" "+e.SessionID+" "+string(e.Reason), e.Err)
 	if e.Key != a.key.name {
 		w.violated(a.String(), "an event for %s names the key %s", a.key.name, e.Key)
@@ -360,7 +383,7 @@ func (c processClock) Now() time.Time {
 
 func (c processClock) After(d time.Duration) <-chan time.Time {
 	due := make(chan time.Time, 1)
-	time.AfterFunc(d, func() { c.fire(due, d%time.Millisecond) })
+	time.AfterFunc(d, func() { c.fire(due, max(d, 0)%time.Millisecond) })
 	return due
 }
 

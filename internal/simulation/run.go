@@ -1,4 +1,4 @@
-package walletauth_test
+package simulation
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
-// newSimulation is the world of a seed, before anything has happened in it.
-func newSimulation(seed uint64, change func(*simulation)) *simulation {
-	w := &simulation{seed: seed, cond: drawConditions(seed), born: time.Now(), history: make([]entry, 0, 1<<10)}
+// newWorld is the world of a seed, before anything has happened in it.
+func newWorld(seed uint64, seams Seams, change func(*world)) *world {
+	w := &world{seed: seed, seams: seams, cond: drawConditions(seed), born: time.Now(), history: make([]entry, 0, 1<<10)}
 	if change != nil {
 		change(w)
 	}
@@ -31,7 +31,7 @@ func newSimulation(seed uint64, change func(*simulation)) *simulation {
 
 // run lives through w: troubled times, a calm in which everything must come
 // right again, and the end of all processes.
-func (w *simulation) run() {
+func (w *world) run() {
 	d := diceFor(w.seed, 2)
 	for i := range w.cond.processes {
 		p := &process{world: w, id: i, skew: w.drawSkew(d)}
@@ -44,17 +44,18 @@ func (w *simulation) run() {
 	w.trouble(d)
 	w.becalm()
 	w.recover()
+	w.badDay()
 	w.end()
 	w.busy.Wait()
 }
 
 // drawSkew: half of the machines have a right clock.
-func (w *simulation) drawSkew(d *dice) time.Duration {
-	return pick(d, 0, 0, 0, time.Duration(d.below(120)-60)*time.Second, time.Duration(d.below(7)-3)*time.Hour).Truncate(time.Second)
+func (w *world) drawSkew(d *dice) time.Duration {
+	return pick(d, 0, 0, 0, time.Duration(d.below(120)-60)*time.Second, time.Duration(d.below(15)-7)*time.Hour, 31*24*time.Hour)
 }
 
 // giveLogin begins a world: each key has a session.
-func (w *simulation) giveLogin(key *keyTruth, d *dice) {
+func (w *world) giveLogin(key *keyTruth, d *dice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.walletkit.login(key, key.name+"-user-"+pick(d, "a", "b"))
@@ -66,7 +67,7 @@ func (w *simulation) giveLogin(key *keyTruth, d *dice) {
 }
 
 // trouble is the part of a world in which things happen.
-func (w *simulation) trouble(d *dice) {
+func (w *world) trouble(d *dice) {
 	times := make([]time.Duration, w.cond.actions)
 	for i := range times {
 		times[i] = d.between(0, w.cond.horizon)
@@ -79,10 +80,10 @@ func (w *simulation) trouble(d *dice) {
 	time.Sleep(w.until(w.cond.horizon))
 }
 
-func (w *simulation) until(at time.Duration) time.Duration { return time.Until(w.born.Add(at)) }
+func (w *world) until(at time.Duration) time.Duration { return time.Until(w.born.Add(at)) }
 
 // act does one thing, or starts it.
-func (w *simulation) act(d *dice, n uint64) {
+func (w *world) act(d *dice, n uint64) {
 	p, key := w.processes[d.below(len(w.processes))], w.keys[d.below(len(w.keys))]
 	if comesBack := d.chance(0.5); comesBack && p.up() == nil {
 		p.start()
@@ -94,6 +95,11 @@ func (w *simulation) act(d *dice, n uint64) {
 		w.jump(p, d)
 	case d.chance(w.cond.outage):
 		w.outage(p, d)
+	case d.chance(w.cond.down):
+		w.mu.Lock()
+		w.down = outage{time.Now().Add(d.between(time.Second, 40*time.Second)), outageKind(d.below(3))}
+		w.note("server", "refreshes nothing", "until "+w.down.until.Sub(w.born).String(), nil)
+		w.mu.Unlock()
 	}
 	switch x := d.below(100); {
 	case x < 6:
@@ -104,7 +110,11 @@ func (w *simulation) act(d *dice, n uint64) {
 		w.revoke(key)
 	case x < 20:
 		w.endSession(key)
-	case x < 23:
+	case x < 22:
+		w.busy.Go(func() { w.renew(p, key, d, n) })
+	case x < 24:
+		w.busy.Go(func() { w.status(p, key, n) })
+	case x < 27:
 		if inc := p.up(); inc != nil {
 			w.busy.Go(func() { inc.shutDown() })
 		}
@@ -120,7 +130,7 @@ func (p *process) up() *incarnation {
 }
 
 // burst is some requests at about the same time, to any processes.
-func (w *simulation) burst(key *keyTruth, d *dice, n uint64) {
+func (w *world) burst(key *keyTruth, d *dice, n uint64) {
 	spread := pick(d, time.Millisecond, 50*time.Millisecond, time.Second, 5*time.Second)
 	for i := range 1 + d.below(5) {
 		p := w.processes[d.below(len(w.processes))]
@@ -129,10 +139,14 @@ func (w *simulation) burst(key *keyTruth, d *dice, n uint64) {
 		if d.chance(w.cond.impatient) {
 			patience = d.between(time.Millisecond, pick(d, 100*time.Millisecond, 10*time.Second))
 		}
+		line := "GET /wallets"
+		if d.chance(w.cond.refusing) {
+			line = "GET " + refusing
+		}
 		w.busy.Go(func() {
 			time.Sleep(after)
 			if inc := p.up(); inc != nil {
-				status, _ := inc.request(key, id, "GET /wallets", requests, patience, "")
+				status, _ := inc.request(key, id, line, requests, patience, "")
 				if d := diceFor(w.seed, 4, id); status != 200 && d.chance(0.3) && w.isOver(key) {
 					time.Sleep(d.between(0, time.Second)) // those who waited for one refresh are answered at one instant
 					w.logIn(p, key, d, id|1<<24)
@@ -143,7 +157,7 @@ func (w *simulation) burst(key *keyTruth, d *dice, n uint64) {
 }
 
 // isOver reports whether the user of key has to log in.
-func (w *simulation) isOver(key *keyTruth) bool {
+func (w *world) isOver(key *keyTruth) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.store.records[key].current()
@@ -153,7 +167,7 @@ func (w *simulation) isOver(key *keyTruth) bool {
 // request sends one, and checks its end.
 func (inc *incarnation) request(key *keyTruth, id uint64, line string, kind actorKind, patience time.Duration, user string) (status int, a *actor) {
 	w := inc.world
-	a = &actor{id: id, at: inc, key: key, kind: kind}
+	a = &actor{id: id, at: inc, key: key, kind: kind, start: time.Now(), refusing: strings.HasSuffix(line, refusing)}
 	ctx, cancel := inc.ctx, context.CancelFunc(func() {})
 	if patience > 0 {
 		ctx, cancel = context.WithTimeout(ctx, patience)
@@ -185,7 +199,7 @@ func (inc *incarnation) request(key *keyTruth, id uint64, line string, kind acto
 }
 
 // answered checks how and when a request was answered. w.mu is held.
-func (w *simulation) answered(a *actor, began time.Time, patience time.Duration, status int, err error) {
+func (w *world) answered(a *actor, began time.Time, patience time.Duration, status int, err error) {
 	took := time.Since(began)
 	w.note(a.String(), "is answered", fmt.Sprint(status), err)
 	if err != nil || status != 200 {
@@ -202,6 +216,7 @@ func (w *simulation) answered(a *actor, began time.Time, patience time.Duration,
 		w.violated(a.String(), "an answer came %v after the caller's context had ended", took-patience)
 	}
 	w.checkEnd(a, began, err)
+	w.checkKnown(a, status, err)
 }
 
 // stood reports whether inc has been paused since then, or so shortly before that
@@ -212,13 +227,13 @@ func (inc *incarnation) stood(then time.Time) bool {
 
 // patience is how long a caller waits at most: twice for a flight, which waits
 // for exclusion, refreshes, looks again and saves; and for two answers.
-func (w *simulation) patience() time.Duration {
+func (w *world) patience() time.Duration {
 	calls := 12 * 2500 * time.Millisecond // of the store's, each slow and in vain
 	return 2*(3*w.cond.timeout+calls) + 2*time.Second
 }
 
 // snatch makes the store lose a lease, as a failover does.
-func (w *simulation) snatch(key *keyTruth) {
+func (w *world) snatch(key *keyTruth) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := w.store.records[key]
@@ -231,7 +246,7 @@ func (w *simulation) snatch(key *keyTruth) {
 	w.note("store", "forgets the lease of", key.name, nil)
 }
 
-func (w *simulation) jump(p *process, d *dice) {
+func (w *world) jump(p *process, d *dice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.counts.jumps++
@@ -241,7 +256,7 @@ func (w *simulation) jump(p *process, d *dice) {
 }
 
 // outage cuts a process, or all of them, off from the store.
-func (w *simulation) outage(p *process, d *dice) {
+func (w *world) outage(p *process, d *dice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	until, what, all := time.Now().Add(d.between(time.Second, 2*w.cond.lease)), d.below(3), d.chance(0.5)
@@ -260,7 +275,7 @@ func (w *simulation) outage(p *process, d *dice) {
 }
 
 // revoke ends the access token of key's session; endSession the session.
-func (w *simulation) revoke(key *keyTruth) {
+func (w *world) revoke(key *keyTruth) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, l := range w.walletkit.logins {
@@ -271,7 +286,7 @@ func (w *simulation) revoke(key *keyTruth) {
 	}
 }
 
-func (w *simulation) endSession(key *keyTruth) {
+func (w *world) endSession(key *keyTruth) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, l := range w.walletkit.logins {
@@ -284,7 +299,7 @@ func (w *simulation) endSession(key *keyTruth) {
 
 // logIn logs a user in, who may be another than before, in the way that the
 // world's programs do.
-func (w *simulation) logIn(p *process, key *keyTruth, d *dice, n uint64) {
+func (w *world) logIn(p *process, key *keyTruth, d *dice, n uint64) {
 	key.logging <- struct{}{}
 	defer func() { <-key.logging }()
 	inc := p.up()
@@ -306,7 +321,7 @@ func (w *simulation) logIn(p *process, key *keyTruth, d *dice, n uint64) {
 }
 
 // logInByRequest logs in by a request that the Transport captures.
-func (w *simulation) logInByRequest(inc *incarnation, key *keyTruth, user string, n uint64) {
+func (w *world) logInByRequest(inc *incarnation, key *keyTruth, user string, n uint64) {
 	w.mu.Lock()
 	acked, possible := key.surely()
 	w.mu.Unlock()
@@ -319,6 +334,7 @@ func (w *simulation) logInByRequest(inc *incarnation, key *keyTruth, user string
 		key.mayBe(a.as)
 	default:
 		key.acked, key.possible, key.pending = a.as, nil, nil
+		inc.knowGone(key, a.as)
 		if !a.as.wasStored() {
 			a.as.waited = true
 			key.pending = &pendingLogin{inc, a.as, acked, possible}
@@ -348,7 +364,7 @@ func (k *keyTruth) mayBe(l *login) {
 }
 
 // manage stores a login, or a logout if l is nil, and tries again a few times.
-func (w *simulation) manage(inc *incarnation, key *keyTruth, n uint64, l *login, do func(context.Context) error) bool {
+func (w *world) manage(inc *incarnation, key *keyTruth, n uint64, l *login, do func(context.Context) error) bool {
 	w.mu.Lock()
 	w.serial++
 	serial := w.serial
@@ -377,7 +393,7 @@ func (w *simulation) manage(inc *incarnation, key *keyTruth, n uint64, l *login,
 }
 
 // logOut logs the user out.
-func (w *simulation) logOut(p *process, key *keyTruth, d *dice, n uint64) {
+func (w *world) logOut(p *process, key *keyTruth, d *dice, n uint64) {
 	key.logging <- struct{}{}
 	defer func() { <-key.logging }()
 	inc := p.up()
@@ -387,10 +403,16 @@ func (w *simulation) logOut(p *process, key *keyTruth, d *dice, n uint64) {
 	w.mu.Lock()
 	key.mayBe(nil)
 	w.mu.Unlock()
-	status, _ := inc.request(key, n<<8|0xfe, "POST /users/logout", logsOut, 0, "")
+	if d.chance(0.5) {
+		w.leave(inc, key, n)
+		return
+	}
+	status, a := inc.request(key, n<<8|0xfe, "POST /users/logout", logsOut, 0, "")
 	if w.cond.capture {
 		w.mu.Lock()
-		inc.left[key] = inc.left[key] || status == 200
+		if inc.left[key] = inc.left[key] || status == 200; status == 200 {
+			inc.knowsGone(a.as)
+		}
 		w.mu.Unlock()
 		return
 	}
@@ -398,7 +420,7 @@ func (w *simulation) logOut(p *process, key *keyTruth, d *dice, n uint64) {
 }
 
 // becalm ends all faults and starts what is down.
-func (w *simulation) becalm() {
+func (w *world) becalm() {
 	w.mu.Lock()
 	w.calm = true
 	w.note("world", "is calm", "", nil)
@@ -418,12 +440,12 @@ func (w *simulation) becalm() {
 
 // checkStored demands that the store holds what was acknowledged last. w.mu is
 // held.
-func (w *simulation) checkStored(key *keyTruth) {
+func (w *world) checkStored(key *keyTruth) {
 	var stored *login
 	if s := w.store.records[key].current(); s != nil {
 		stored = w.walletkit.refresh[s.RefreshToken].login
 	}
-	if late := stored != nil && stored.waited && w.wasEmpty(key, stored.born); stored != key.acked && !key.possible[stored] && !late && (key.acked == nil || !key.acked.overtaken) {
+	if late := stored != nil && stored.waited && w.wasEmpty(key, stored.born); stored != key.acked && !key.possible[stored] && !late {
 		w.violated("store", "the last login or logout of %s that was acknowledged is not what is stored: %s, want %s", key.name, name(stored), name(key.acked))
 	}
 }
@@ -437,14 +459,14 @@ func name(l *login) string {
 
 // recover demands that everything works again: a user whose session is over
 // logs in, and after a while all requests succeed.
-func (w *simulation) recover() {
+func (w *world) recover() {
 	var lastFailure time.Duration
 	start := time.Now()
 	// A session whose newest token was lost dies only when it is refreshed, up
 	// to a lifetime later. A token that was refused for no reason is trusted
 	// again after five minutes at most.
 	length := 2*w.cond.ttl + 90*time.Second
-	if w.cond.false401 > 0 {
+	if w.cond.false401 > 0 || w.cond.refusing > 0 || w.renewals > 0 {
 		length += 5 * time.Minute
 	}
 	const rounds = 6
@@ -473,11 +495,11 @@ func (w *simulation) recover() {
 
 // logInAgain logs a user in whose session has ended; one that lives must work
 // without.
-func (w *simulation) logInAgain(inc *incarnation, key *keyTruth, id uint64) {
+func (w *world) logInAgain(inc *incarnation, key *keyTruth, id uint64) {
 	w.mu.Lock()
 	current := w.store.records[key].current()
 	if current != nil {
-		if p, ok := w.walletkit.refresh[current.RefreshToken]; ok && p.ended == "" {
+		if p, ok := w.walletkit.refresh[current.RefreshToken]; ok && p.ended == "" && !p.bound {
 			w.mu.Unlock()
 			return
 		}
@@ -496,7 +518,7 @@ func (w *simulation) logInAgain(inc *incarnation, key *keyTruth, id uint64) {
 
 // end shuts all processes down. Nothing may be left of them, which the bubble
 // checks as far as goroutines go.
-func (w *simulation) end() {
+func (w *world) end() {
 	for _, p := range w.processes {
 		inc := p.up()
 		if err := inc.transport.Shutdown(inc.shutter().context(context.Background())); err != nil {
@@ -504,9 +526,9 @@ func (w *simulation) end() {
 			w.violated(inc.name, "Shutdown in calm times: %v", err)
 			w.mu.Unlock()
 		}
-		if left := inc.transport.Remembers(); left != (walletauth.Remembered{}) {
+		if calls, unsaved := w.seams.Remembers(inc.transport); calls+unsaved > 0 {
 			w.mu.Lock()
-			w.violated(inc.name, "in the end it remembers %+v", left)
+			w.violated(inc.name, "in the end it remembers %d refreshes and %d unsaved sessions", calls, unsaved)
 			w.mu.Unlock()
 		}
 		if err := inc.transport.Shutdown(inc.shutter().context(context.Background())); err != nil {
@@ -515,6 +537,7 @@ func (w *simulation) end() {
 			w.mu.Unlock()
 		}
 		w.mu.Lock()
+		w.checkRejections(inc)
 		inc.dead = true
 		w.mu.Unlock()
 		inc.kill()
