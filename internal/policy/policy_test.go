@@ -208,11 +208,11 @@ func TestSpreadIsTheSameWheneverItIsAsked(t *testing.T) {
 	}
 }
 
-func TestJitterLengthensByAFifthAtMost(t *testing.T) {
+func TestJitterIsAPartOfWhatItIsGiven(t *testing.T) {
 	least, most := time.Hour, time.Duration(0)
 	for n := range 1000 {
-		d := Jitter(time.Second, "token", 7, n)
-		if d != Jitter(time.Second, "token", 7, n) {
+		d := Jitter(time.Second, time.Second/5, "token", 7, n)
+		if d != Jitter(time.Second, time.Second/5, "token", 7, n) {
 			t.Fatal("the same attempt has two pauses")
 		}
 		least, most = min(least, d), max(most, d)
@@ -220,10 +220,10 @@ func TestJitterLengthensByAFifthAtMost(t *testing.T) {
 	if least < time.Second || least > 1010*time.Millisecond || most < 1190*time.Millisecond || most > 1200*time.Millisecond {
 		t.Errorf("from %v to %v, want the whole of 1 s to 1.2 s", least, most)
 	}
-	if Jitter(time.Second, "a", 7, 1) == Jitter(time.Second, "b", 7, 1) || Jitter(time.Second, "a", 7, 1) == Jitter(time.Second, "a", 9, 1) {
+	if Jitter(time.Second, time.Second/5, "a", 7, 1) == Jitter(time.Second, time.Second/5, "b", 7, 1) || Jitter(time.Second, time.Second/5, "a", 7, 1) == Jitter(time.Second, time.Second/5, "a", 9, 1) {
 		t.Error("another token or process pauses for as long")
 	}
-	if Jitter(0, "token", 7, 1) != 0 {
+	if Jitter(0, 0, "token", 7, 1) != 0 {
 		t.Error("no pause became one")
 	}
 }

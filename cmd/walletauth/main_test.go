@@ -1,0 +1,47 @@
+package main_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// The tests run the program as its users do: built, with a home of its own,
+// against its own stand-in.
+
+var binary = os.Getenv(binaryEnv) // else built by TestMain
+
+// binaryEnv is set where the tests run themselves again.
+const binaryEnv = "WALLETAUTH_TEST_BINARY"
+
+func TestMain(m *testing.M) {
+	if binary != "" {
+		os.Exit(m.Run())
+	}
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "walletauth")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	binary = filepath.Join(dir, "walletauth")
+	// Without the race detector, which makes each start a matter of seconds on
+	// a busy machine: what is concurrent is the proxy, whose own tests have it.
+	build := exec.Command("go", "build", "-o", binary, ".")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "the program does not build:", err)
+		return 1
+	}
+	if err := os.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
