@@ -78,7 +78,10 @@ func (t *Transport) capture(req *http.Request, resp *http.Response, w *pendingWr
 		if t.sessions.work.begin() {
 			defer t.sessions.work.end()
 		}
-		_ = t.sessions.store.write(context.WithoutCancel(ctx), key, w, c, w.session != nil) // SaveFailed reports it
+		if w.session != nil {
+			defer w.force()()
+		}
+		_ = t.sessions.store.write(context.WithoutCancel(ctx), key, w, c) // SaveFailed reports it
 	}()
 	select {
 	case <-stored:

@@ -38,8 +38,9 @@ type keyState struct {
 type expiredState struct {
 	refreshToken [sha256.Size]byte
 	accessToken  [sha256.Size]byte
-	rejected     bool // the API refuses the access token too
-	confirmed    bool // and the store holds nothing newer, see recheckStore
+	rejected     bool          // the API refuses the access token too
+	confirmed    bool          // and the store holds nothing newer, see recheckStore
+	earlier      *expiredState // of the login before: a store's copy may be that old
 	err          error
 }
 
@@ -193,7 +194,7 @@ func (m *keyStates) credentialsOf(key string, s *Session, project string) (*cred
 // setRefused notes that the server calls s over. Until that is confirmed
 // requests go on as before, but the refresh token is not sent again.
 func (m *keyStates) setRefused(key string, s *Session, err error) {
-	m.with(key, func(st *keyState) { st.expired.Store(newExpiredState(s, false, false, err)) })
+	m.with(key, func(st *keyState) { st.setExpired(newExpiredState(s, false, false, err)) })
 }
 
 // refusedError returns why the server calls s over, nil if it has not.
@@ -210,7 +211,7 @@ func (m *keyStates) setExpired(key string, s *Session, rejected bool, err error)
 	m.with(key, func(st *keyState) {
 		if last := st.expiredState(s); last == nil || !last.confirmed {
 			first = true
-			st.expired.Store(newExpiredState(s, rejected, true, err))
+			st.setExpired(newExpiredState(s, rejected, true, err))
 		}
 	})
 	return first
@@ -221,7 +222,7 @@ func (m *keyStates) setExpired(key string, s *Session, rejected bool, err error)
 func (m *keyStates) rejectExpired(key string, s *Session) (err error) {
 	m.peek(key, func(st *keyState) {
 		if err, _ = st.expiredError(s); err != nil {
-			st.expired.Store(newExpiredState(s, true, true, err))
+			st.setExpired(newExpiredState(s, true, true, err))
 		}
 	})
 	return err
@@ -234,13 +235,30 @@ func newExpiredState(s *Session, rejected, confirmed bool, err error) *expiredSt
 	}
 }
 
+// setExpired keeps e and what was known before of another refresh token.
+func (st *keyState) setExpired(e *expiredState) {
+	last := st.expired.Load()
+	if last != nil && last.refreshToken == e.refreshToken {
+		last = last.earlier
+	}
+	if last != nil {
+		kept := *last
+		kept.earlier = nil
+		e.earlier = &kept
+	}
+	st.expired.Store(e)
+}
+
 // expiredState is what is known of the end of s, nil if nothing is.
 func (st *keyState) expiredState(s *Session) *expiredState {
-	if st == nil {
+	if st == nil || st.expired.Load() == nil {
 		return nil
 	}
-	if e := st.expired.Load(); e != nil && e.refreshToken == sha256.Sum256([]byte(s.RefreshToken)) {
-		return e
+	hash := sha256.Sum256([]byte(s.RefreshToken))
+	for e := st.expired.Load(); e != nil; e = e.earlier {
+		if e.refreshToken == hash {
+			return e
+		}
 	}
 	return nil
 }
@@ -294,9 +312,10 @@ func (m *keyStates) sweep(now time.Time) {
 // idle drops what has no more effect of st, and reports whether anything but an
 // end is left.
 func (st *keyState) idle(now time.Time) bool {
-	if now.Sub(st.failedAt) > lastErrorMemory && now.After(st.cooldown.Until()) && st.pending.Load() == nil {
+	cooledDown := now.After(st.cooldown.Until().Add(policy.CooldownMemory))
+	if now.Sub(st.failedAt) > lastErrorMemory && cooledDown && st.pending.Load() == nil {
 		st.cooldown, st.lastError = policy.Cooldown{}, nil
 	}
 	return len(st.calls) == 0 && st.pending.Load() == nil &&
-		now.After(st.cooldown.Until().Add(policy.CooldownMemory)) && now.After(st.lockRetryAt) && st.rejections.Over(now)
+		cooledDown && now.After(st.lockRetryAt) && st.rejections.Over(now)
 }

@@ -256,12 +256,15 @@ func TestEndOfASession(t *testing.T) {
 		}
 		want(t, m, s, true, true, true)
 	})
-	t.Run("is forgotten for that of the next login", func(t *testing.T) {
+	t.Run("is forgotten with the second login after it", func(t *testing.T) {
 		m, _ := newStates()
 		m.setExpired("key", s, true, cause)
 		if !m.setExpired("key", sessionOf("user", 2), true, cause) {
 			t.Error("the end of the next is no news")
 		}
+		want(t, m, s, true, true, true)
+		m.setExpired("key", sessionOf("user", 3), true, cause)
+		want(t, m, sessionOf("user", 2), true, true, true)
 		want(t, m, s, false, false, false)
 	})
 }

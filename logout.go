@@ -39,7 +39,12 @@ func (t *Transport) Logout(ctx context.Context) error {
 	if errors.Is(err, ErrNoSession) {
 		return nil
 	}
-	last, storeErr := t.sessions.logout(ctx, key, c)
+	w := &pendingWrite{}
+	if c != nil {
+		w.login = c.session
+	}
+	defer w.force()()
+	last, storeErr := t.sessions.logout(ctx, key, w, c)
 	if errors.Is(err, ErrUnreadable) {
 		return storeErr
 	}
@@ -49,13 +54,9 @@ func (t *Transport) Logout(ctx context.Context) error {
 	return errors.Join(storeErr, t.tellLogout(ctx, key, last))
 }
 
-// logout forgets c, which is nil if it cannot be read, and returns the session's
-// last credentials: those of a refresh that was in progress.
-func (m *sessions) logout(ctx context.Context, key string, c *credentials) (last *credentials, err error) {
-	w := &pendingWrite{before: m.server.Earliest()} // a wrong clock must not delete a later login
-	if c != nil {
-		w = &pendingWrite{login: c.session}
-	}
+// logout stores the logout w of c, which is nil if it cannot be read, and returns
+// the session's last credentials: those of a refresh that was in progress.
+func (m *sessions) logout(ctx context.Context, key string, w *pendingWrite, c *credentials) (last *credentials, err error) {
 	var running []*call
 	m.states.with(key, func(st *keyState) {
 		if r := st.refreshed.Load(); r != nil { // a refresh may have ended since c was loaded
@@ -67,7 +68,7 @@ func (m *sessions) logout(ctx context.Context, key string, c *credentials) (last
 	})
 	timed := timeout.New(ctx, m.clock, logoutTimeout)
 	defer timed.Cancel()
-	err = storeError(ctx, "update", m.store.write(timed, key, w, nil, true))
+	err = storeError(ctx, "update", m.store.write(timed, key, w, nil))
 	for _, call := range running {
 		select {
 		case <-call.ended:

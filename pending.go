@@ -16,11 +16,12 @@ import (
 // pendingWrite is a change of a session that the store has not taken yet, and
 // what of the stored state it may replace.
 type pendingWrite struct {
-	session *Session    // nil: a logout
-	states  []*Session  // replaces these states of a session; nil is a state too: there is none
-	login   *Session    // replaces every state of this login
-	before  time.Time   // replaces every login before this time
-	failed  atomic.Bool // the store refused it: SaveFailed was reported
+	session *Session     // nil: a logout
+	states  []*Session   // replaces these states of a session; nil is a state too: there is none
+	login   *Session     // replaces every state of this login
+	before  time.Time    // replaces every login before this time
+	forced  *atomic.Bool // while true, replaces whatever is stored; nil is false
+	failed  atomic.Bool  // the store refused it: SaveFailed was reported
 }
 
 // replaces reports whether w may replace current. A nil w replaces nothing.
@@ -28,7 +29,7 @@ func (w *pendingWrite) replaces(current *Session) bool {
 	if w == nil {
 		return false
 	}
-	if slices.ContainsFunc(w.states, func(s *Session) bool { return sameTokens(s, current) }) {
+	if w.forced != nil && w.forced.Load() || slices.ContainsFunc(w.states, func(s *Session) bool { return sameTokens(s, current) }) {
 		return true
 	}
 	return current != nil && (w.login != nil && sameLogin(current, w.login) || current.CreatedAt.Before(w.before))
@@ -60,7 +61,7 @@ func (w *pendingWrite) overlay(s *Session, err error) (*Session, error) {
 	return s, nil
 }
 
-func (w *pendingWrite) isLoginOrLogout() bool { return w.login != nil || !w.before.IsZero() }
+func (w *pendingWrite) isLoginOrLogout() bool { return w.login != nil || w.forced != nil }
 
 // next returns the write of session, which was made from seen: what w laid over
 // stored. It replaces what w would have replaced.
@@ -193,7 +194,7 @@ func (u *update) run(ctx context.Context, current *Session) (*Session, error) {
 }
 
 func (u *update) runOnce(ctx context.Context, current *Session) error {
-	u.ran, u.current, u.laid = true, current, u.pending.pendingOf(u.key)
+	u.ran, u.current, u.laid = true, current, u.pending.noteSeen(u.key, current)
 	u.seen = u.laid.apply(current)
 	next, err := u.fn(ctx, u.seen)
 	if err == nil && next != u.seen {
@@ -217,6 +218,23 @@ func (p *pendingStore) keep(key string, u *update) {
 	})
 }
 
+// noteSeen returns what is pending of key. If that is forced on current, it may
+// replace current later on too, when it is forced no more.
+func (p *pendingStore) noteSeen(key string, current *Session) (w *pendingWrite) {
+	p.states.peek(key, func(st *keyState) {
+		w = st.pending.Load()
+		if w == nil || w.forced == nil || !w.forced.Load() {
+			return
+		}
+		w = &pendingWrite{
+			session: w.session, states: append(slices.Clone(w.states), current),
+			login: w.login, before: w.before, forced: w.forced,
+		}
+		st.pending.Store(w)
+	})
+	return w
+}
+
 // stored forgets the pending write that the store has taken, or that something
 // newer in the store replaces.
 func (p *pendingStore) stored(ctx context.Context, key string, u *update) {
@@ -238,13 +256,21 @@ func (p *pendingStore) drop(key string, w *pendingWrite) (dropped bool) {
 	return dropped
 }
 
+// force lets w replace whatever the store holds until the function that it
+// returns is called.
+func (w *pendingWrite) force() (end func()) {
+	w.forced = &atomic.Bool{}
+	w.forced.Store(true)
+	return func() { w.forced.Store(false) }
+}
+
 // write lays w over the store at once, in a new generation of the key, and then
-// stores it. c are the credentials of its session, nil for a logout. force stores it whatever the store holds now. The error says why
-// that failed; it is tried again in the background.
-func (p *pendingStore) write(ctx context.Context, key string, w *pendingWrite, c *credentials, force bool) error {
+// stores it. c are the credentials of its session, nil for a logout. The error
+// says why storing failed; it is tried again in the background.
+func (p *pendingStore) write(ctx context.Context, key string, w *pendingWrite, c *credentials) error {
 	p.states.with(key, func(st *keyState) {
 		if earlier := st.pending.Load(); earlier != nil {
-			if !w.replaces(earlier.session) && !force {
+			if !w.replaces(earlier.session) {
 				return // of another login
 			}
 			w.inherit(earlier)
@@ -253,24 +279,18 @@ func (p *pendingStore) write(ctx context.Context, key string, w *pendingWrite, c
 		st.current.Store(c)
 		p.states.raise(st)
 	})
-	return p.flush(ctx, key, func(current *Session) *Session {
-		if force && p.pendingOf(key) == w {
-			return w.session
-		}
-		return current
-	})
+	return p.flush(ctx, key)
 }
 
-// flush tries once to store what is pending of key. change is usually the
-// identity.
-func (p *pendingStore) flush(ctx context.Context, key string, change func(*Session) *Session) error {
+// flush tries once to store what is pending of key.
+func (p *pendingStore) flush(ctx context.Context, key string) error {
 	w := p.pendingOf(key)
 	if w == nil {
 		return nil
 	}
 	timed := timeout.New(ctx, p.clock, p.timeout)
 	defer timed.Cancel()
-	err := p.Update(timed, key, func(_ context.Context, current *Session) (*Session, error) { return change(current), nil })
+	err := p.Update(timed, key, func(_ context.Context, current *Session) (*Session, error) { return current, nil })
 	if r, ok := p.store.(Replacer); ok && errors.Is(err, ErrUnreadable) && w.isLoginOrLogout() {
 		err = guard.Call("TokenStore.Replace", func() error { return r.Replace(timed, key, w.session) })
 		if err == nil {
@@ -282,8 +302,6 @@ func (p *pendingStore) flush(ctx context.Context, key string, change func(*Sessi
 	}
 	return err
 }
-
-func unchanged(s *Session) *Session { return s }
 
 // reportFailure tells, once for each write, that what is pending of key could
 // not be stored, and has it tried again.
@@ -312,7 +330,7 @@ func (p *pendingStore) keepFlushing(ctx context.Context, key string) {
 	for failures := 1; p.keepsFlushing(key); failures++ {
 		select {
 		case <-p.clock.After(policy.Backoff(failures, 100*time.Millisecond, 10*time.Second)):
-			_ = p.flush(ctx, key, unchanged) // the next round sees whether it worked
+			_ = p.flush(ctx, key) // the next round sees whether it worked
 		case <-p.work.closing:
 			return
 		}

@@ -286,11 +286,13 @@ func (p *pendingTest) refresh(next *Session) (stored *Session, err error) {
 
 // login and logout are those that CaptureLogin and Transport.Logout write.
 func (p *pendingTest) login(s *Session) error {
-	return p.write(p.t.Context(), "key", &pendingWrite{session: s, states: []*Session{nil}, before: s.CreatedAt}, credentialsFor(p.t, s), true)
+	w := &pendingWrite{session: s, states: []*Session{nil}, before: s.CreatedAt}
+	defer w.force()()
+	return p.write(p.t.Context(), "key", w, credentialsFor(p.t, s))
 }
 
 func (p *pendingTest) logout(s *Session) error {
-	return p.write(p.t.Context(), "key", &pendingWrite{login: s}, nil, false)
+	return p.write(p.t.Context(), "key", &pendingWrite{login: s}, nil)
 }
 
 // want demands what is stored, what a Load returns, and whether anything is pending.
@@ -674,7 +676,7 @@ func (panickingStore) Load(context.Context, string) (*Session, error) { panic("b
 func TestFlush(t *testing.T) {
 	s, next := sessionOf("user", 1), sessionOf("user", 2)
 	inPending(t, "of nothing asks nobody", s, func(t *testing.T, p *pendingTest) {
-		if err := p.flush(t.Context(), "key", unchanged); err != nil || p.store.updates != 0 {
+		if err := p.flush(t.Context(), "key"); err != nil || p.store.updates != 0 {
 			t.Errorf("%d updates, %v", p.store.updates, err)
 		}
 	})
@@ -711,7 +713,7 @@ func TestFlush(t *testing.T) {
 		p.work.close()
 		p.pendingStore.store = hangingStore{p.store}
 		began := time.Now()
-		if err := p.flush(t.Context(), "key", unchanged); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != p.timeout {
+		if err := p.flush(t.Context(), "key"); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != p.timeout {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 	})

@@ -143,8 +143,11 @@ func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejec
 		return nil, false, errRejected
 	}
 	next, err := m.refresh(ctx, key, rejected, Rejected)
+	if errors.Is(err, ErrSessionExpired) {
+		m.states.setExpired(key, rejected, true, err)
+		_ = m.states.rejectExpired(key, rejected) // the refresh may have set it before
+	}
 	if err != nil {
-		_ = m.states.rejectExpired(key, rejected) // if that is why
 		return nil, false, err
 	}
 	return next, true, m.noteRefresh(key, t, rejected, next.session)

@@ -42,7 +42,7 @@ func (p *pendingStore) flushAll(ctx context.Context) error {
 func (p *pendingStore) flushOnce(ctx context.Context) (left int, last error) {
 	for keys := p.keys(); last == nil && len(keys) > 0; keys = p.keys() {
 		for _, key := range keys {
-			if err := p.flush(ctx, key, unchanged); err != nil {
+			if err := p.flush(ctx, key); err != nil {
 				last = err
 			}
 		}

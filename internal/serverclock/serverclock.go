@@ -33,16 +33,6 @@ func (c *Clock) At(local time.Time) time.Time {
 // stands still while a laptop sleeps.
 func (c *Clock) LocalNow() time.Time { return c.Local.Now().Round(0) }
 
-// Earliest is the earlier of the server's time and the local one, for what
-// cannot be undone.
-func (c *Clock) Earliest() time.Time {
-	local := c.LocalNow()
-	if server := c.At(local); server.Before(local) {
-		return server
-	}
-	return local
-}
-
 // ObserveDate learns from the Date field of a response to a request that left
 // at sent, by the local clock. A response with an Age field came from a cache,
 // and its Date says when it was stored (RFC 9111, section 4.2.3).

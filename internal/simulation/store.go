@@ -140,7 +140,10 @@ func (a *actor) noteLocked(s *walletauth.Session) {
 		return
 	}
 	l := a.at.world.walletkit.refresh[s.RefreshToken].login
-	l.loggedOut, a.loaded[l] = true, a.loaded[l]
+	l.loggedOut = true
+	if _, known := a.loaded[l]; !known {
+		a.loaded[l] = false
+	}
 }
 
 func (h *handle) loadWhileDown(a *actor, key *keyTruth) (*walletauth.Session, error) {
@@ -242,7 +245,6 @@ func (s *sharedStore) grant(a *actor, key *keyTruth) *turn {
 	if w.bugs.staleRead {
 		t.current = a.at.handle.copyOf(key)
 	}
-	a.noteLocked(t.current)
 	r.holder, r.until = t, time.Now().Add(w.cond.lease)
 	w.note(a.String(), "gets the lease of", fmt.Sprintf("%s with fence %d and %s", key.name, t.fence, w.walletkit.describe(t.current)), nil)
 	return t
@@ -258,6 +260,7 @@ func (h *handle) run(ctx context.Context, t *turn, fn func(context.Context, *wal
 	}
 	w.mu.Lock()
 	h.inc.turns[t.key] = t
+	t.by.noteLocked(t.current)
 	w.mu.Unlock()
 	stop, renewed := make(chan struct{}), make(chan struct{})
 	go h.renew(t, stop, renewed)
