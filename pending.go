@@ -16,12 +16,13 @@ import (
 // pendingWrite is a change of a session that the store has not taken yet, and
 // what of the stored state it may replace.
 type pendingWrite struct {
-	session *Session     // nil: a logout
-	states  []*Session   // replaces these states of a session; nil is a state too: there is none
-	login   *Session     // replaces every state of this login
-	before  time.Time    // replaces every login before this time
-	forced  *atomic.Bool // while true, replaces whatever is stored; nil is false
-	failed  atomic.Bool  // the store refused it: SaveFailed was reported
+	session *Session      // nil: a logout
+	states  []*Session    // replaces these states of a session; nil is a state too: there is none
+	login   *Session      // replaces every state of this login
+	before  time.Time     // replaces every login before this time
+	forced  *atomic.Bool  // while true, replaces whatever is stored; nil is false
+	failed  atomic.Bool   // the store refused it: SaveFailed was reported
+	under   *pendingWrite // of another login, applied first; nil if there is none
 }
 
 // replaces reports whether w may replace current. A nil w replaces nothing.
@@ -37,7 +38,10 @@ func (w *pendingWrite) replaces(current *Session) bool {
 
 // apply returns the state that is to be stored where current is.
 func (w *pendingWrite) apply(current *Session) *Session {
-	if w.replaces(current) {
+	if w == nil {
+		return current
+	}
+	if current = w.under.apply(current); w.replaces(current) {
 		return w.session
 	}
 	return current
@@ -61,14 +65,18 @@ func (w *pendingWrite) overlay(s *Session, err error) (*Session, error) {
 	return s, nil
 }
 
-func (w *pendingWrite) isLoginOrLogout() bool { return w.login != nil || w.forced != nil }
+func (w *pendingWrite) isLoginOrLogout() bool {
+	return w.login != nil || w.forced != nil || !w.before.IsZero()
+}
 
 // next returns the write of session, which was made from seen: what w laid over
 // stored. It replaces what w would have replaced.
 func (w *pendingWrite) next(stored, seen, session *Session) *pendingWrite {
 	n := &pendingWrite{session: session, states: []*Session{seen, stored}}
-	if w != nil && (sameTokens(w.session, seen) || sameTokens(w.session, session)) {
-		n.inherit(w)
+	for ; w != nil; w = w.under {
+		if sameTokens(w.session, seen) || sameTokens(w.session, session) {
+			n.inherit(w)
+		}
 	}
 	return n
 }
@@ -170,7 +178,7 @@ type update struct {
 func (u *update) redact(err error) error {
 	sessions := []*Session{u.current, u.seen}
 	for _, w := range [...]*pendingWrite{u.laid, u.result} {
-		if w != nil {
+		for ; w != nil; w = w.under {
 			sessions = append(sessions, w.session)
 		}
 	}
@@ -228,7 +236,7 @@ func (p *pendingStore) noteSeen(key string, current *Session) (w *pendingWrite) 
 		}
 		w = &pendingWrite{
 			session: w.session, states: append(slices.Clone(w.states), current),
-			login: w.login, before: w.before, forced: w.forced,
+			login: w.login, before: w.before, forced: w.forced, under: w.under,
 		}
 		st.pending.Store(w)
 	})
@@ -269,11 +277,10 @@ func (w *pendingWrite) force() (end func()) {
 // says why storing failed; it is tried again in the background.
 func (p *pendingStore) write(ctx context.Context, key string, w *pendingWrite, c *credentials) error {
 	p.states.with(key, func(st *keyState) {
-		if earlier := st.pending.Load(); earlier != nil {
-			if !w.replaces(earlier.session) {
-				return // of another login
-			}
+		if earlier := st.pending.Load(); earlier != nil && w.replaces(earlier.session) {
 			w.inherit(earlier)
+		} else {
+			w.under = earlier
 		}
 		st.pending.Store(w)
 		st.current.Store(c)

@@ -175,8 +175,12 @@ func (t *Transport) retryUnauthorized(x *exchange, resp *http.Response) (*http.R
 	t.sessions.noteReplay(x.key, target, next.session.AccessToken, refreshed, accepted)
 	if accepted {
 		t.sessions.emit(ctx, newEvent(RequestReplayed, x.key, next.session, nil))
-	} else {
-		t.sessions.server.ObserveDate(resp.Header, x.sent)
+		return resp, nil
+	}
+	t.sessions.server.ObserveDate(resp.Header, x.sent)
+	if err := t.sessions.states.rejectExpired(x.key, next.session); err != nil { // over, and now refused as well
+		_ = resp.Body.Close()
+		return nil, err
 	}
 	return resp, nil
 }
