@@ -187,6 +187,10 @@ func (u *update) redact(err error) error {
 
 // run is the function that the user's store calls, which may be more than once.
 func (u *update) run(ctx context.Context, current *Session) (*Session, error) {
+	if u.ran && current == nil && u.current != nil {
+		u.stored = nil // a logout came in between, and stays
+		return nil, nil
+	}
 	if !u.ran {
 		if err := u.runOnce(ctx, current); err != nil {
 			return nil, err

@@ -187,6 +187,8 @@ func TestRetriesBackOffExponentiallyWithJitter(t *testing.T) {
 		k.srv.FailRefresh(-1, walletauthtest.Fault{Status: 503, Do: func(*http.Request) { at = append(at, time.Now()) }})
 		_ = k.fails(5 * time.Second)
 		time.Sleep(25*time.Second - 1) // it goes on behind
+		k.srv.ClearFaults()
+		k.stop()
 		for i := 1; i < len(at); i++ {
 			if pause := at[i].Sub(at[i-1]); pause > 4800*time.Millisecond {
 				t.Errorf("pause %d was %s, want 4 s and a fifth at most", i, pause)
@@ -198,7 +200,6 @@ func TestRetriesBackOffExponentiallyWithJitter(t *testing.T) {
 		if len(at) < 8 || len(at) > 20 {
 			t.Errorf("%d attempts in 30 seconds", len(at))
 		}
-		k.srv.ClearFaults()
 	})
 }
 

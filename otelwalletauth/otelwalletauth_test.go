@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -278,10 +279,10 @@ func TestRefreshThatWasNotSentIsCountedAndHasNoDuration(t *testing.T) {
 
 func TestRefreshesHeldBackInAnOutageAreCounted(t *testing.T) {
 	inBubble(t, func(b *bench) {
-		held := 0
+		var held atomic.Int64
 		onEvent := b.transport.OnEvent
 		b.transport.OnEvent = func(ctx context.Context, e walletauth.Event) {
-			held += e.Held
+			held.Add(int64(e.Held))
 			onEvent(ctx, e)
 		}
 		keys := []string{key, "b", "c", "d"}
@@ -310,8 +311,8 @@ func TestRefreshesHeldBackInAnOutageAreCounted(t *testing.T) {
 		if got["walletauth.endpoint.down"] != 1 || got["walletauth.endpoint.up"] != 1 {
 			t.Errorf("back: %v", got)
 		}
-		if held == 0 || got["walletauth.refresh.held"] != float64(held) {
-			t.Errorf("held %v, want %d", got["walletauth.refresh.held"], held)
+		if n := held.Load(); n == 0 || got["walletauth.refresh.held"] != float64(n) {
+			t.Errorf("held %v, want %d", got["walletauth.refresh.held"], n)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 func (w *world) leave(inc *incarnation, key *keyTruth, n uint64) {
 	a := &actor{id: n<<8 | 0xfd, at: inc, key: key, kind: logsOut, start: time.Now(), loaded: make(map[*login]bool)}
 	w.mu.Lock()
+	inc.leaving[key] = a
 	w.note(a.String(), "logs out", key.name, nil)
 	w.mu.Unlock()
 	began := time.Now()

@@ -42,6 +42,7 @@ type incarnation struct {
 	attempts    map[*keyTruth]time.Time // when the last attempt of a refresh began
 	failing     map[*keyTruth]failure   // the first failure since a refresh succeeded
 	left        map[*keyTruth]bool      // keys whose user has logged out here
+	leaving     map[*keyTruth]*actor    // who does so, or did so last
 	gone        map[*login]time.Time    // logins that this process knows to be gone
 	over        map[pair]time.Time      // that a caller was told to be over
 	called      map[pair]time.Time      // that an event told to be over
@@ -62,7 +63,7 @@ func (p *process) start() {
 	inc := &incarnation{
 		world: w, process: p, name: fmt.Sprintf("p%d.%d", p.id, p.times), nth: p.times,
 		turns: make(map[*keyTruth]*turn), sending: make(map[*keyTruth]int),
-		refused: make(map[string]bool), attempts: make(map[*keyTruth]time.Time), left: make(map[*keyTruth]bool),
+		refused: make(map[string]bool), attempts: make(map[*keyTruth]time.Time), left: make(map[*keyTruth]bool), leaving: make(map[*keyTruth]*actor),
 		failing: make(map[*keyTruth]failure), called: make(map[pair]time.Time), lastRefused: make(map[*keyTruth]pair),
 		used: make(map[*keyTruth]use), rejections: make(map[*keyTruth][]*grant),
 		gone: make(map[*login]time.Time), over: make(map[pair]time.Time),

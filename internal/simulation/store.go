@@ -136,7 +136,10 @@ func (a *actor) noteLoad(l *login) {
 // noteLocked notes that a Logout by a finds s under the lease: it removes it. w.mu
 // is held.
 func (a *actor) noteLocked(s *walletauth.Session) {
-	if a.loaded == nil || a.returned || s == nil {
+	if a.loaded == nil {
+		a = a.at.leaving[a.key] // it removes what any Update of its process finds
+	}
+	if a == nil || a.returned || s == nil {
 		return
 	}
 	l := a.at.world.walletkit.refresh[s.RefreshToken].login
