@@ -534,6 +534,9 @@ func TestKeysThatFailedOnce(t *testing.T) {
 		"by a 401 that was not mended": {answer(&walletauth.RefreshError{StatusCode: 404}), 401, time.Minute, 5_000},
 		"by an endpoint that refuses":  {&issuerOfAll{}, 401, time.Minute, 5_000},
 	} {
+		if testing.Short() {
+			c.keys = min(c.keys, 5_000)
+		}
 		inBubble(t, name+" use no memory a day later", func(t *testing.T) {
 			var warm atomic.Bool
 			tr := &walletauth.Transport{Store: crowd{time.Now()}, BaseURL: "https://walletkit.test", Refresher: c.refresher, Base: roundTripFunc(func(*http.Request) (*http.Response, error) {

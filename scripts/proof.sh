@@ -29,9 +29,7 @@ main() {
 # The race detector is too slow for so many. It sees the short round, and the
 # one in the middle that is a part of the full tests.
 simulated() {
-	where=.
-	[ ! -d internal/simulation ] || where=./internal/simulation
-	go test -v -run '^TestSimulation$' "$where" -sim.seeds="$histories" && grep -q '^--- PASS: TestSimulation ' "$log"
+	go test -v -timeout 30m -run '^TestSimulation$' . -sim.seeds="$histories" && grep -q '^--- PASS: TestSimulation ' "$log"
 }
 
 prove() {

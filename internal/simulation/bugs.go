@@ -24,6 +24,9 @@ const within = 2000
 // FindsBugs shows that the search can find things: stores,
 // refreshers and clients that are wrong on purpose.
 func (s Seams) FindsBugs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it searches for a minute: make proof runs it, or go test without -short")
+	}
 	for _, bug := range []struct {
 		name   string
 		change func(*world)
