@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/simulation"
 )
 
 // A badDay is many users of one Transport, and what becomes of the refresh
@@ -244,7 +245,7 @@ func (d *badDay) lastServed() time.Duration { return d.served[len(d.served)-1] }
 // quarter of them elsewhere, for the sake of the tests' speed. The race detector
 // knows at most 8,128 goroutines. All bounds are the same.
 func crowdSize() int {
-	if raceDetector {
+	if simulation.RaceDetector {
 		return 1_000
 	}
 	return 10_000
@@ -550,7 +551,7 @@ func TestBornTogether(t *testing.T) {
 		}
 		mean := float64(d.users) / period.Seconds()
 		t.Logf("most in one second: %.2f%% of the first cycle, %.2f times the mean in the fourth", 100*float64(mostFirst)/float64(d.users), float64(mostFourth)/mean)
-		if !raceDetector { // with a tenth of them, chance plays a larger part
+		if !simulation.RaceDetector { // with a tenth of them, chance plays a larger part
 			atMost(t, "of the sessions in any second of the first cycle", float64(mostFirst)/float64(d.users), 0.035)
 			atMost(t, "times the mean in any second of the fourth", float64(mostFourth)/mean, 3)
 		}

@@ -2,4 +2,6 @@
 
 package simulation
 
-const raceDetector = true
+// RaceDetector reports whether the race detector is on, which makes tests ten times
+// slower.
+const RaceDetector = true

@@ -59,7 +59,7 @@ func (s Seams) Search(t *testing.T) {
 	seeds := *simSeeds
 	if seeds == 0 {
 		seeds = 1000
-		if raceDetector {
+		if RaceDetector {
 			seeds = 200
 		}
 		if testing.Short() {

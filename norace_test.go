@@ -1,5 +1,0 @@
-//go:build !race
-
-package walletauth_test
-
-const raceDetector = false
