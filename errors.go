@@ -146,10 +146,9 @@ func (e *wrappedError) Unwrap() error { return e.err }
 func storeError(ctx context.Context, op string, err error) error {
 	var already *StoreError
 	switch {
-	case err == nil, errors.Is(err, ErrNoSession), errors.As(err, &already):
+	case err == nil, errors.Is(err, ErrNoSession), errors.As(err, &already),
+		ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return err
-	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return ctx.Err()
 	default:
 		return &StoreError{Op: op, Err: err}
 	}

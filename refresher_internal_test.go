@@ -94,7 +94,7 @@ func TestStoreErrorWrapsWhatIsTheStores(t *testing.T) {
 		"the store's own":                {alive, full, "walletauth: session store: load: full", full},
 		"not that there is none":         {alive, none, "", none},
 		"not twice":                      {alive, already, "", already},
-		"not the end of the caller":      {left, fmt.Errorf("gave up: %w", context.Canceled), "context canceled", context.Canceled},
+		"not the end of the caller":      {left, fmt.Errorf("gave up: %w", context.Canceled), "gave up: context canceled", context.Canceled},
 		"the store's own end":            {alive, context.Canceled, "walletauth: session store: load: context canceled", context.Canceled},
 		"what failed as the caller left": {left, full, "walletauth: session store: load: full", full},
 	} {
