@@ -139,7 +139,7 @@ func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejec
 	if err := m.states.rejectExpired(key, rejected); err != nil {
 		return nil, false, err
 	}
-	if !m.allowsRefresh(key, t, rejected) {
+	if !m.hasExpired(key, rejected) && !m.allowsRefresh(key, t, rejected) {
 		return nil, false, errRejected
 	}
 	next, err := m.refresh(ctx, key, rejected, Rejected)
@@ -151,6 +151,13 @@ func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejec
 		return nil, false, err
 	}
 	return next, true, m.noteRefresh(key, t, rejected, next.session)
+}
+
+// hasExpired reports whether the access token of s is past its time: then a 401 is
+// no reason to suspect the endpoint.
+func (m *sessions) hasExpired(key string, s *Session) bool {
+	c, err := m.states.credentialsOf(key, s, m.project)
+	return err == nil && !m.isValid(c)
 }
 
 func (m *sessions) allowsRefresh(key string, t policy.Target, rejected *Session) (allowed bool) {
