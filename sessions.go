@@ -139,7 +139,7 @@ func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejec
 	if err := m.states.rejectExpired(key, rejected); err != nil {
 		return nil, false, err
 	}
-	if !m.hasExpired(key, rejected) && !m.allowsRefresh(key, t, rejected) {
+	if !m.allowsRefresh(key, t, rejected, m.hasExpired(key, rejected)) {
 		return nil, false, errRejected
 	}
 	next, err := m.refresh(ctx, key, rejected, Rejected)
@@ -153,16 +153,15 @@ func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejec
 	return next, true, m.noteRefresh(key, t, rejected, next.session)
 }
 
-// hasExpired reports whether the access token of s is past its time: then a 401 is
-// no reason to suspect the endpoint.
+// hasExpired reports whether the access token of s is past its time.
 func (m *sessions) hasExpired(key string, s *Session) bool {
 	c, err := m.states.credentialsOf(key, s, m.project)
 	return err == nil && !m.isValid(c)
 }
 
-func (m *sessions) allowsRefresh(key string, t policy.Target, rejected *Session) (allowed bool) {
+func (m *sessions) allowsRefresh(key string, t policy.Target, rejected *Session, expired bool) (allowed bool) {
 	m.states.with(key, func(st *keyState) {
-		allowed = st.rejections.Allows(t, rejected.AccessToken, m.clock.Now())
+		allowed = st.rejections.Allows(t, rejected.AccessToken, expired, m.clock.Now())
 	})
 	return allowed
 }

@@ -39,8 +39,9 @@ type refusal struct {
 	until  time.Time
 }
 
-// Allows reports whether a 401 of t with accessToken may cause a refresh.
-func (r *Rejections) Allows(t Target, accessToken string, now time.Time) bool {
+// Allows reports whether a 401 of t with accessToken may cause a refresh. A token
+// that has expired since it was new is no reason to suspect t.
+func (r *Rejections) Allows(t Target, accessToken string, expired bool, now time.Time) bool {
 	r.expire(now)
 	for _, e := range r.endpoints {
 		if e.target == t && now.Before(e.until) {
@@ -48,7 +49,7 @@ func (r *Rejections) Allows(t Target, accessToken string, now time.Time) bool {
 		}
 	}
 	for _, c := range r.refreshes {
-		if c.accessToken == accessToken && now.Sub(c.at) < unverifiedFor {
+		if !expired && c.accessToken == accessToken && now.Sub(c.at) < unverifiedFor {
 			return false
 		}
 	}

@@ -11,7 +11,7 @@ var target = Target{"GET", "/wallets"}
 // wantAllowed demands whether a 401 of tg with accessToken may cause a refresh.
 func (r *Rejections) wantAllowed(t *testing.T, want bool, tg Target, accessToken string, at time.Duration) {
 	t.Helper()
-	if got := r.Allows(tg, accessToken, noon.Add(at)); got != want {
+	if got := r.Allows(tg, accessToken, false, noon.Add(at)); got != want {
 		t.Errorf("after %v, %v with %s: allowed %t, want %t", at, tg, accessToken, got, want)
 	}
 }
@@ -130,5 +130,17 @@ func TestNothingIsRememberedOnceItHasNoMoreEffect(t *testing.T) {
 	r.Refused(target, noon)
 	if end := 5*time.Second + 10*time.Minute; r.Over(noon.Add(end-1)) || !r.Over(noon.Add(end)) {
 		t.Error("an endpoint is not remembered for ten minutes after its pause")
+	}
+}
+
+func TestATokenThatHasExpiredSinceItWasNewIsNoReasonToSuspectItsEndpoint(t *testing.T) {
+	var r Rejections
+	target := Target{Method: "GET", Path: "/wallets"}
+	r.Refreshed("token", false, noon)
+	if r.Allows(target, "token", false, noon.Add(time.Second)) {
+		t.Error("a new token that is refused at once is refreshed")
+	}
+	if !r.Allows(target, "token", true, noon.Add(time.Second)) {
+		t.Error("one that has expired by then is not")
 	}
 }
