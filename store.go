@@ -22,7 +22,7 @@ type TokenStore interface {
 
 	// Update calls fn with the session of key, nil if there is none, and stores what fn returns:
 	// the same pointer leaves the store as it is, nil deletes, and an error of fn is returned
-	// and changes nothing. Deleting what is not there is no error. While fn runs, no other
+	// and changes nothing. Deleting a missing session is not an error. While fn runs, no other
 	// Update of that key runs, in this process or in any other that shares the store; those of
 	// other keys do. fn may take long, since it does HTTP, and may be called again with another
 	// session.

@@ -321,7 +321,7 @@ func (f *folder) stamp(temp string, previous fs.FileInfo) (info fs.FileInfo, err
 	return info, nil
 }
 
-// remove removes a file. That there is none is no error.
+// remove removes a file. A missing file is not an error.
 func (f *folder) remove(name string) error {
 	err := retry(func() error { return f.root.Remove(name) })
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -401,7 +401,7 @@ func (w *world) checkAlone(a *actor, mine *turn) {
 }
 
 // serveRefresh is WalletKit's answer to a refresh, or what somebody on the way
-// answers. The grant is what it bought.
+// answers. The grant is what it was exchanged for.
 func (t *trip) serveRefresh(id, token string) (*http.Response, *grant) {
 	w := t.inc.world
 	w.mu.Lock()
