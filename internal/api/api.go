@@ -135,10 +135,20 @@ func (o Origin) covers(u *url.URL) bool {
 
 // ledAstray reports whether req follows redirects that did not all come from the
 // API: a third party must not choose what a user's token does.
+//
+// A caller may have put the response of this very request into it. Then the chain
+// is a circle, in which the second of two, half as fast, is met again.
 func (o Origin) ledAstray(req *http.Request) bool {
-	for resp := req.Response; resp != nil; resp = resp.Request.Response {
+	slow := req.Response
+	for resp, n := req.Response, 1; resp != nil; n++ {
 		if resp.Request == nil || !o.covers(resp.Request.URL) {
 			return true
+		}
+		if n%2 == 0 {
+			slow = slow.Request.Response
+		}
+		if resp = resp.Request.Response; resp == slow {
+			return false
 		}
 	}
 	return false

@@ -232,6 +232,19 @@ func redirected(t *testing.T, urls ...string) *http.Request {
 	return req
 }
 
+// circular is a request for the last of urls, whose chain of redirects runs in a
+// circle through the last n of them.
+func circular(t *testing.T, n int, urls ...string) *http.Request {
+	t.Helper()
+	req := redirected(t, urls...)
+	first := req
+	for range n - 1 {
+		first = first.Response.Request
+	}
+	first.Response = &http.Response{Request: req}
+	return req
+}
+
 func TestARequestThatSomebodyElseLedToTheAPIIsOutside(t *testing.T) {
 	const home, there = "https://api.example/wallets", "https://elsewhere.example/"
 	o := mustParse(t, "https://api.example")
@@ -248,6 +261,12 @@ func TestARequestThatSomebodyElseLedToTheAPIIsOutside(t *testing.T) {
 		"over plain http":           {redirected(t, "http://api.example/wallets", home), Outside},
 		"from nobody knows where":   {&http.Request{URL: mustURL(t, home), Response: &http.Response{}}, Outside},
 		"without a URL":             {&http.Request{}, Outside},
+		// A caller may put the response of an earlier attempt into the request.
+		"from itself":                          {circular(t, 1, home), WithSession},
+		"in a circle of two":                   {circular(t, 2, home, home), WithSession},
+		"in a circle of seven":                 {circular(t, 7, home, home, home, home, home, home, home), WithSession},
+		"in a circle that leads elsewhere":     {circular(t, 3, there, home, home), Outside},
+		"in a circle that led elsewhere first": {circular(t, 5, home, home, there, home, home), Outside},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := o.Kind(row.req); got != row.want {
