@@ -14,6 +14,8 @@ type credentials struct {
 	session       *Session
 	auth, project [1]string
 
+	sinceCreated time.Duration // from its creation to its expiry, as the session says
+
 	issued  time.Time     // by the local clock; zero unless a refresh of this process brought the session
 	trusted time.Duration // for how long after issued its age alone makes it due only if both clocks agree
 	expiry  time.Time     // by the local clock; zero unless the session's own is of no use
@@ -24,7 +26,7 @@ const bearerPrefix = "Bearer "
 // newCredentials returns the credentials of s. project is Transport.ProjectID.
 // The errors are that the token or the project cannot be sent in a header.
 func newCredentials(s *Session, project string) (*credentials, error) {
-	c := &credentials{session: s}
+	c := &credentials{session: s, sinceCreated: s.AccessTokenExpiresAt.Sub(s.CreatedAt)}
 	c.auth[0] = bearerPrefix + s.AccessToken
 	if c.project[0] = project; project == "" {
 		c.project[0] = s.ProjectID

@@ -52,7 +52,7 @@ func (m *sessions) keepFresh(ctx context.Context, key string) (interval time.Dur
 
 // dueIn is how long c stays fresh.
 func (m *sessions) dueIn(c *credentials) time.Duration {
-	local := m.server.LocalNow()
-	w := m.windows(c.session, local)
-	return c.left(local, m.server) - max(w.Due(policy.Spread(c.session.ID, c.session.AccessToken, m.refreshes.process)), w.Late())
+	left := c.left(m.server.LocalNow(), m.server)
+	w := m.windows(c, left)
+	return left - max(w.Due(policy.Spread(c.session.ID, c.session.AccessToken, m.refreshes.process)), w.Late())
 }

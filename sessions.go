@@ -39,7 +39,7 @@ func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*cre
 		}
 		return c, nil // the access token serves until it expires or meets a 401
 	}
-	switch w := m.windows(c.session, local); w.State(left) {
+	switch w := m.windows(c, left); w.State(left) {
 	case policy.Fresh:
 		return c, nil
 	case policy.Early:
@@ -54,8 +54,10 @@ func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*cre
 	}
 }
 
-func (m *sessions) windows(s *Session, local time.Time) policy.Windows {
-	m.lifetimes.Observe(s.AccessTokenExpiresAt, s.CreatedAt, m.server.At(local))
+// windows returns when sessions are due, after a look at c, which has left to
+// live.
+func (m *sessions) windows(c *credentials, left time.Duration) policy.Windows {
+	m.lifetimes.Observe(left, c.sinceCreated)
 	return m.lifetimes.Windows(m.before)
 }
 

@@ -112,8 +112,8 @@ func (m *sessions) refreshOrUseCurrent(ctx context.Context, key string, c *crede
 // in time, and the answer before the request's own deadline. It never does if it
 // is too late for c already: only a new token will do then.
 func (m *sessions) latestDeparture(ctx context.Context, c *credentials) <-chan time.Time {
-	local := m.server.LocalNow()
-	wait := m.windows(c.session, local).WaitAtMost(c.left(local, m.server))
+	left := c.left(m.server.LocalNow(), m.server)
+	wait := m.windows(c, left).WaitAtMost(left)
 	if wait <= 0 {
 		return nil
 	}

@@ -107,21 +107,19 @@ func (l *Lifetimes) Measure(left time.Duration) {
 	}
 }
 
-// Observe takes in a session of unknown age. The very first may be old, and its
-// time since createdAt is the better guess if that can be a lifetime at all: the
-// API does not say whether created_at moves with a refresh. Between one and five
-// minutes it probably did, and the windows depend on nothing above.
-func (l *Lifetimes) Observe(expiresAt, createdAt, now time.Time) {
+// Observe takes in a session of unknown age. The very first may be old, and the
+// time from its creation to its expiry is the better guess if that can be a
+// lifetime at all: the API does not say whether created_at moves with a refresh.
+// Between one and five minutes it probably did, and the windows depend on nothing
+// above.
+func (l *Lifetimes) Observe(left, sinceCreated time.Duration) {
 	if l.measured.Load() != 0 {
 		return
 	}
-	left := expiresAt.Sub(now)
 	for {
 		seen := l.seen.Load()
-		if seen == 0 {
-			if whole := expiresAt.Sub(createdAt); whole >= time.Minute && whole <= 5*time.Minute {
-				left = max(left, whole)
-			}
+		if seen == 0 && sinceCreated >= time.Minute && sinceCreated <= 5*time.Minute {
+			left = max(left, sinceCreated)
 		}
 		if int64(left) <= seen || l.seen.CompareAndSwap(seen, int64(left)) {
 			return

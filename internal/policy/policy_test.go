@@ -69,7 +69,7 @@ func TestARequestThatWaitsLeavesWithATenthOfTheLateWindowToSpare(t *testing.T) {
 // sight is a session that is seen at noon.
 type sight struct{ created, expires time.Duration }
 
-func (l *Lifetimes) observe(s sight) { l.Observe(noon.Add(s.expires), noon.Add(s.created), noon) }
+func (l *Lifetimes) observe(s sight) { l.Observe(s.expires, s.expires-s.created) }
 
 func TestLifetimeIsLearned(t *testing.T) {
 	for _, row := range []struct {
