@@ -38,7 +38,7 @@ func (m *sessions) keepFresh(ctx context.Context, key string) (interval time.Dur
 	if err != nil {
 		return policy.Jitter(time.Second, time.Second/5, key, m.refreshes.process, 0), err
 	}
-	if err, _ := m.states.lookup(key).expiredError(c.session); err != nil {
+	if err, _ := m.states.Lookup(key).expiredError(c.session); err != nil {
 		return 0, err
 	}
 	if m.dueIn(c) <= 0 {

@@ -1,7 +1,6 @@
 package walletauth
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,7 +21,7 @@ func (c *testClock) After(time.Duration) <-chan time.Time { return nil }
 
 func newStates() (*keyStates, *testClock) {
 	c := &testClock{noon}
-	return &keyStates{clock: c}, c
+	return newKeyStates(c), c
 }
 
 // sessionOf is the nth state of a login of user.
@@ -45,7 +44,7 @@ func credentialsFor(t *testing.T, s *Session) *credentials {
 
 // currentOf is what requests of key are sent with, nil if that is unknown.
 func (m *keyStates) currentOf(key string) *credentials {
-	if st := m.lookup(key); st != nil {
+	if st := m.Lookup(key); st != nil {
 		return st.current.Load()
 	}
 	return nil
@@ -53,19 +52,14 @@ func (m *keyStates) currentOf(key string) *credentials {
 
 func TestAKeyThatWasNeverUsedHasNoState(t *testing.T) {
 	m, _ := newStates()
-	if m.lookup("key") != nil {
-		t.Error("it has one")
-	}
 	m.peek("key", func(*keyState) { t.Error("peek found one") })
-	if err, rejected := m.lookup("key").expiredError(sessionOf("user", 1)); err != nil || rejected {
+	if err, rejected := m.Lookup("key").expiredError(sessionOf("user", 1)); err != nil || rejected {
 		t.Errorf("its session is over: %v, %t", err, rejected)
 	}
 	if err := m.refusedError("key", sessionOf("user", 1)); err != nil {
 		t.Errorf("its session is refused: %v", err)
 	}
-	if m.size != 0 {
-		t.Errorf("%d states were made", m.size)
-	}
+	m.All(func(string, *keyState) { t.Error("a state was made") })
 }
 
 func TestRememberedSession(t *testing.T) {
@@ -78,43 +72,43 @@ func TestRememberedSession(t *testing.T) {
 		want   *credentials
 	}{
 		"is what requests are sent with": {
-			func(m *keyStates) uint64 { return m.generationOf(m.lookup("key")) }, first, true, first,
+			func(m *keyStates) uint64 { return m.generationOf(m.Lookup("key")) }, first, true, first,
 		},
 		"gives way to its successor": {func(m *keyStates) uint64 {
 			m.remember("key", 0, first)
-			return m.generationOf(m.lookup("key"))
+			return m.generationOf(m.Lookup("key"))
 		}, next, true, next},
 		"is not one that was loaded before its successor came": {func(m *keyStates) uint64 {
 			m.remember("key", 0, first)
-			loading := m.generationOf(m.lookup("key"))
+			loading := m.generationOf(m.Lookup("key"))
 			m.remember("key", loading, next)
 			return loading
 		}, first, false, next},
 		"is not one that was loaded before a login": {func(m *keyStates) uint64 {
 			m.remember("key", 0, first)
-			loading := m.generationOf(m.lookup("key"))
+			loading := m.generationOf(m.Lookup("key"))
 			m.with("key", func(st *keyState) { st.current.Store(other); m.raise(st) })
 			return loading
 		}, first, false, other},
 		"is not one that was loaded before a logout": {func(m *keyStates) uint64 {
 			m.remember("key", 0, first)
-			loading := m.generationOf(m.lookup("key"))
+			loading := m.generationOf(m.Lookup("key"))
 			m.forget("key", loading)
 			return loading
 		}, first, false, nil},
 		"is not one that was loaded before a logout of a key without a state": {func(m *keyStates) uint64 {
-			loading := m.generationOf(m.lookup("key"))
+			loading := m.generationOf(m.Lookup("key"))
 			m.forget("key", loading)
 			return loading
 		}, first, false, nil},
 		"is one that was loaded after a logout": {func(m *keyStates) uint64 {
 			m.remember("key", 0, first)
-			m.forget("key", m.generationOf(m.lookup("key")))
-			return m.generationOf(m.lookup("key"))
+			m.forget("key", m.generationOf(m.Lookup("key")))
+			return m.generationOf(m.Lookup("key"))
 		}, first, true, first},
 		"is not lost to a logout that was seen before the login": {func(m *keyStates) uint64 {
 			m.remember("key", 0, first)
-			loading := m.generationOf(m.lookup("key"))
+			loading := m.generationOf(m.Lookup("key"))
 			m.remember("key", loading, next)
 			m.forget("key", loading)
 			return 0
@@ -126,9 +120,9 @@ func TestRememberedSession(t *testing.T) {
 		}, first, true, first},
 		"is not concerned by a change of another key": {func(m *keyStates) uint64 {
 			m.remember("key", 0, first)
-			loading := m.generationOf(m.lookup("key"))
+			loading := m.generationOf(m.Lookup("key"))
 			m.remember("another", 0, first)
-			m.remember("another", m.generationOf(m.lookup("another")), other)
+			m.remember("another", m.generationOf(m.Lookup("another")), other)
 			return loading
 		}, next, true, next},
 	} {
@@ -209,7 +203,7 @@ func TestEndOfASession(t *testing.T) {
 	renewed.AccessToken = "another access token"
 	want := func(t *testing.T, m *keyStates, s *Session, over, rejected, refused bool) {
 		t.Helper()
-		err, isRejected := m.lookup("key").expiredError(s)
+		err, isRejected := m.Lookup("key").expiredError(s)
 		if (err == cause) != over || (err != nil) != over || isRejected != rejected || (m.refusedError("key", s) == cause) != refused {
 			t.Errorf("over %v, rejected %t, refused %v; want %t, %t, %t", err, isRejected, m.refusedError("key", s), over, rejected, refused)
 		}
@@ -269,141 +263,74 @@ func TestEndOfASession(t *testing.T) {
 	})
 }
 
-// use uses a key as a request does.
-func (m *keyStates) use(t *testing.T, key string) {
-	t.Helper()
-	m.sweepIfDue(m.clock.Now())
-	if m.lookup(key) == nil {
-		m.remember(key, m.generationOf(nil), credentialsFor(t, sessionOf("user", 1)))
-		m.lookup(key)
-	}
-}
-
-func TestTheSessionsUsedLastAreRemembered(t *testing.T) {
-	m, c := newStates()
-	const keys = 100_000
-	for i := range keys {
-		m.use(t, fmt.Sprint(i))
-		m.use(t, "always")
-		c.now = c.now.Add(10 * time.Millisecond)
-		if m.size > 4*rememberedSessions {
-			t.Fatalf("after %d keys, %d are remembered, want %d at most", i, m.size, 4*rememberedSessions)
-		}
-	}
-	for i := keys - rememberedSessions + 1; i < keys; i++ { // with "always" they are 1,024
-		if m.currentOf(fmt.Sprint(i)) == nil {
-			t.Fatalf("key %d of %d is forgotten", i, keys)
-		}
-	}
-	if m.currentOf("always") == nil {
-		t.Error("the key in use is forgotten")
-	}
-	if m.currentOf("0") != nil {
-		t.Error("the first key is remembered")
-	}
-}
-
-func TestASessionThatWasUsedOnceIsRemembered(t *testing.T) {
-	m, c := newStates()
-	m.remember("key", 0, credentialsFor(t, sessionOf("user", 1)))
-	c.now = c.now.Add(time.Hour)
-	m.sweepIfDue(c.now)
-	if m.currentOf("key") == nil {
-		t.Error("the next sweep forgot it")
-	}
-}
-
-func TestWithoutRequestsNothingIsSwept(t *testing.T) {
-	m, c := newStates()
-	for i := range rememberedSessions {
-		m.use(t, fmt.Sprint(i))
-	}
-	for range 10 {
-		c.now = c.now.Add(time.Hour)
-		m.sweepIfDue(c.now)
-	}
-	if m.size != rememberedSessions {
-		t.Errorf("%d of %d sessions are remembered", m.size, rememberedSessions)
-	}
-}
-
-// old makes what is in use look as if it had not been for long.
-func (m *keyStates) old() { m.epoch.Add(2) }
-
 func TestSweepForgetsWhatHasNoMoreEffect(t *testing.T) {
 	s := sessionOf("user", 1)
 	for name, row := range map[string]struct {
-		set  func(m *keyStates, st *keyState)
+		set  func(st *keyState)
 		kept time.Duration // for how long; negative: for good
 	}{
-		"a session that is not used":        {func(*keyStates, *keyState) {}, 0},
-		"a refresh that runs":               {func(_ *keyStates, st *keyState) { st.calls = map[string]*call{"token": {}} }, -1},
-		"a write that is pending":           {func(_ *keyStates, st *keyState) { st.pending.Store(&pendingWrite{}) }, -1},
-		"an end":                            {func(_ *keyStates, st *keyState) { st.expired.Store(newExpiredState(s, true, true, io.EOF)) }, -1},
-		"a store that gave no exclusion":    {func(_ *keyStates, st *keyState) { st.lockRetryAt = noon.Add(time.Second) }, time.Second},
-		"a refresh that a 401 caused":       {func(_ *keyStates, st *keyState) { st.rejections.Refreshed("token", false, noon) }, 5*time.Minute - 1},
-		"a cooldown and a minute behind it": {func(_ *keyStates, st *keyState) { st.cooldown.Fail("token", io.EOF, false, time.Hour, noon, 7) }, time.Hour + policy.CooldownMemory},
+		"a session that is not used":        {func(*keyState) {}, 0},
+		"a refresh that runs":               {func(st *keyState) { st.calls = map[string]*call{"token": {}} }, -1},
+		"a write that is pending":           {func(st *keyState) { st.pending.Store(&pendingWrite{}) }, -1},
+		"an end":                            {func(st *keyState) { st.end.Store(st.end.Load().Refused("token", "token", io.EOF)) }, -1},
+		"a store that gave no exclusion":    {func(st *keyState) { st.lockRetryAt = noon.Add(time.Second) }, time.Second},
+		"a refresh that a 401 caused":       {func(st *keyState) { st.rejections.Refreshed("token", false, noon) }, 5*time.Minute - 1},
+		"a cooldown and a minute behind it": {func(st *keyState) { st.cooldown.Fail("token", io.EOF, false, time.Hour, noon, 7) }, time.Hour + policy.CooldownMemory},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, c := newStates()
-			m.use(t, "key")
-			m.with("key", func(st *keyState) { row.set(m, st) })
-			m.old()
+			st := &keyState{}
+			row.set(st)
+			st.current.Store(credentialsFor(t, s))
+			st.refreshed.Store(credentialsFor(t, s))
 			for _, after := range []time.Duration{row.kept, row.kept + 1, time.Hour * 1000} {
-				c.now = noon.Add(after)
-				m.mu.Lock()
-				m.sweep(c.now)
-				m.mu.Unlock()
-				_, remembered := m.byKey.Load("key")
-				if want := row.kept < 0 || row.kept > 0 && after <= row.kept; remembered != want {
-					t.Errorf("after %v remembered: %t, want %t", after, remembered, want)
+				dropped := sweepStates(noon.Add(after))(st, false)
+				if want := row.kept < 0 || row.kept > 0 && after <= row.kept; dropped == want {
+					t.Errorf("after %v dropped: %t, want %t", after, dropped, !want)
 				}
 			}
-			if m.currentOf("key") != nil {
+			if st.current.Load() != nil || st.refreshed.Load() != nil {
 				t.Error("its session is remembered all the same")
 			}
 		})
 	}
 }
 
-func TestSweepRunsOnceAMinute(t *testing.T) {
-	m, _ := newStates()
-	sweeps := func(at time.Duration) bool {
-		m.use(t, "key")
-		m.old()
-		m.sweepIfDue(noon.Add(at))
-		return m.size == 0
+func TestARecentSessionIsRemembered(t *testing.T) {
+	m, c := newStates()
+	m.remember("key", 0, credentialsFor(t, sessionOf("user", 1)))
+	for range 3 {
+		c.now = c.now.Add(time.Hour)
+		m.SweepIfDue(c.now)
 	}
-	m.sweepIfDue(noon)
-	if sweeps(sweepInterval - 1) {
-		t.Error("swept within a minute")
-	}
-	if !sweeps(sweepInterval) {
-		t.Error("not swept after a minute")
+	if m.currentOf("key") == nil {
+		t.Error("a sweep forgot it")
 	}
 }
 
-func TestSweepDoesNotHoldUpARequest(t *testing.T) {
-	m, _ := newStates()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.sweepIfDue(noon) // would wait for good
+func TestAKeyThatFailedOnceIsForgotten(t *testing.T) {
+	m, c := newStates()
+	for i := range 100_000 {
+		m.with(fmt.Sprint(i), func(st *keyState) { st.cooldown.Fail("token", io.EOF, true, 0, c.now, 7) })
+		c.now = c.now.Add(time.Second)
+		m.SweepIfDue(c.now)
+	}
+	left := 0
+	m.All(func(string, *keyState) { left++ })
+	if left > 200 {
+		t.Errorf("%d of 100,000 keys are remembered", left)
+	}
 }
 
 func TestEndsAreRememberedUpToABound(t *testing.T) {
-	m, c := newStates()
-	cause := errors.New("over")
-	for i := range rememberedExpired + 1000 {
-		key, s := fmt.Sprint(i), &Session{RefreshToken: fmt.Sprint(i)}
-		m.setExpired(key, s, false, cause)
-		if err, _ := m.lookup(key).expiredError(s); err != cause {
-			t.Fatal("the last one is forgotten")
+	drop, kept := sweepStates(noon), 0
+	for i := range rememberedEnds + 1000 {
+		st := &keyState{}
+		st.end.Store(st.end.Load().Refused(fmt.Sprint(i), "token", io.EOF))
+		if !drop(st, false) {
+			kept++
 		}
 	}
-	m.old()
-	c.now = c.now.Add(sweepInterval)
-	m.sweepIfDue(c.now)
-	if m.size != rememberedExpired {
-		t.Errorf("%d are remembered, want %d", m.size, rememberedExpired)
+	if kept != rememberedEnds {
+		t.Errorf("%d are remembered, want %d", kept, rememberedEnds)
 	}
 }

@@ -83,7 +83,7 @@ func (m *sessions) logout(ctx context.Context, key string, w *pendingWrite, c *c
 
 // tellLogout tells WalletKit that the session of c has ended.
 func (t *Transport) tellLogout(ctx context.Context, key string, c *credentials) error {
-	if err, _ := t.sessions.states.lookup(key).expiredError(c.session); err != nil {
+	if err, _ := t.sessions.states.Lookup(key).expiredError(c.session); err != nil {
 		return nil
 	}
 	timed := timeout.New(ctx, t.sessions.clock, logoutTimeout)

@@ -105,7 +105,7 @@ type pendingStore struct {
 var _ TokenStore = (*pendingStore)(nil)
 
 func (p *pendingStore) pendingOf(key string) *pendingWrite {
-	if st := p.states.lookup(key); st != nil {
+	if st := p.states.Lookup(key); st != nil {
 		return st.pending.Load()
 	}
 	return nil
@@ -113,7 +113,7 @@ func (p *pendingStore) pendingOf(key string) *pendingWrite {
 
 // Load is the user's Load, with what is pending laid over it.
 func (p *pendingStore) Load(ctx context.Context, key string) (*Session, error) {
-	return p.loadOver(ctx, key, p.states.lookup(key))
+	return p.loadOver(ctx, key, p.states.Lookup(key))
 }
 
 // loadOver is Load for a key whose state is known, nil if it has none.

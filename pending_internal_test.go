@@ -258,7 +258,7 @@ type pendingTest struct {
 func newPendingTest(t *testing.T, s *Session) *pendingTest {
 	p := &pendingTest{t: t, store: &scriptedStore{script: script{session: s}}}
 	p.pendingStore = &pendingStore{
-		store: p.store, states: &keyStates{clock: bubbleClock{}}, clock: bubbleClock{}, timeout: 30 * time.Second, work: newWork(),
+		store: p.store, states: newKeyStates(bubbleClock{}), clock: bubbleClock{}, timeout: 30 * time.Second, work: newWork(),
 		emit: func(_ context.Context, e Event) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -329,8 +329,8 @@ func TestPendingUpdate(t *testing.T) {
 		}
 		p.want(next, next, false)
 		p.wantEvents()
-		if p.states.size != 0 {
-			t.Errorf("%d states are kept", p.states.size)
+		if p.states.Peek("key") != nil {
+			t.Error("a state is kept")
 		}
 	})
 	inPending(t, "that changes nothing leaves nothing, whatever the store says", s, func(t *testing.T, p *pendingTest) {
@@ -568,7 +568,7 @@ func TestPendingLoginAndLogout(t *testing.T) {
 		p.want(other, other, false)
 	})
 	inPending(t, "a Load that began before is not remembered", s, func(t *testing.T, p *pendingTest) {
-		loading := p.states.generationOf(p.states.lookup("key"))
+		loading := p.states.generationOf(p.states.Lookup("key"))
 		_ = p.logout(s)
 		if p.states.remember("key", loading, credentialsFor(t, s)) {
 			t.Error("it is")

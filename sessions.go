@@ -26,8 +26,8 @@ type sessions struct {
 // valid returns what to send a request of key with at the local time, refreshed
 // if it was due.
 func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*credentials, error) {
-	m.states.sweepIfDue(local)
-	st := m.states.lookup(key)
+	m.states.SweepIfDue(local)
+	st := m.states.Lookup(key)
 	c, err := m.loadInto(ctx, key, st)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (m *sessions) isValid(c *credentials) bool { return c.left(m.server.LocalNo
 // or what it has not taken yet. While the store fails, the session that was last
 // used serves on, but not where another one may be stored that cannot be read.
 func (m *sessions) load(ctx context.Context, key string) (*credentials, error) {
-	return m.loadInto(ctx, key, m.states.lookup(key))
+	return m.loadInto(ctx, key, m.states.Lookup(key))
 }
 
 // loadInto is load for a key whose state is known, nil if it has none.
@@ -82,7 +82,7 @@ func (m *sessions) loadInto(ctx context.Context, key string, st *keyState) (*cre
 		return nil, err
 	}
 	var last *credentials
-	if st = m.states.lookup(key); st != nil {
+	if st = m.states.Lookup(key); st != nil {
 		last = st.current.Load()
 	}
 	switch {

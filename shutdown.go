@@ -51,11 +51,10 @@ func (p *pendingStore) flushOnce(ctx context.Context) (left int, last error) {
 }
 
 func (p *pendingStore) keys() (keys []string) {
-	p.states.byKey.Range(func(key, v any) bool {
-		if v.(*keyState).pending.Load() != nil {
-			keys = append(keys, key.(string))
+	p.states.All(func(key string, st *keyState) {
+		if st.pending.Load() != nil {
+			keys = append(keys, key)
 		}
-		return true
 	})
 	return keys
 }

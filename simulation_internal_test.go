@@ -11,15 +11,13 @@ func (t *Transport) Remembers() (calls, unsaved int) {
 		return 0, 0
 	}
 	states := t.sessions.states
-	states.mu.Lock()
-	defer states.mu.Unlock()
-	states.byKey.Range(func(_, v any) bool {
-		st := v.(*keyState)
+	states.Lock()
+	defer states.Unlock()
+	states.All(func(_ string, st *keyState) {
 		calls += len(st.calls)
 		if st.pending.Load() != nil {
 			unsaved++
 		}
-		return true
 	})
 	return calls, unsaved
 }

@@ -53,9 +53,9 @@ func newCall(key string, stale *Session, why Reason, background bool, generation
 // question: the store's lock keeps those of one key apart. The error says why
 // no refresh may begin.
 func (m *sessions) join(ctx context.Context, key string, stale *Session, why Reason, background bool) (*call, <-chan singleflight.Result, error) {
-	m.states.mu.Lock()
-	defer m.states.mu.Unlock()
-	st := m.states.state(key)
+	m.states.Lock()
+	defer m.states.Unlock()
+	st := m.states.State(key)
 	c := st.calls[stale.AccessToken]
 	if c == nil {
 		permit, err := m.mayBegin(st, stale, background)
@@ -164,7 +164,7 @@ func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (
 
 // mayBegin says why no refresh of stale may begin now, and otherwise announces
 // it and returns the permit to send it. While the endpoint is down, most are
-// refused here, before they cost a goroutine or the store's lock. m.states.mu is
+// refused here, before they cost a goroutine or the store's lock. the lock of m.states is
 // held.
 func (m *sessions) mayBegin(st *keyState, stale *Session, background bool) (*throttle.Call, error) {
 	now := m.clock.Now()
@@ -187,8 +187,8 @@ func (m *sessions) mayBegin(st *keyState, stale *Session, background bool) (*thr
 // leave ends c. Forget comes with it in one step: who joins from here on starts
 // a new call and never gets the result of this one.
 func (m *sessions) leave(st *keyState, c *call) {
-	m.states.mu.Lock()
-	defer m.states.mu.Unlock()
+	m.states.Lock()
+	defer m.states.Unlock()
 	delete(st.calls, c.stale.AccessToken)
 	st.group.Forget(c.stale.AccessToken)
 	if len(st.calls) == 0 {

@@ -263,7 +263,7 @@ func (t *Transport) newSessions() *sessions {
 	timeout := cmp.Or(t.RefreshTimeout, 30*time.Second)
 	onEvent := emitter(t.OnEvent)
 	emit := func(ctx context.Context, e Event) { _ = onEvent.emit(ctx, e) } // its panic is nobody's error
-	states := &keyStates{clock: clk}
+	states := newKeyStates(clk)
 	server := &serverclock.Clock{Local: clk}
 	work := newWork()
 	store := &pendingStore{store: t.Store, states: states, clock: clk, timeout: timeout, work: work, emit: emit}
