@@ -1,12 +1,8 @@
 package walletauth
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
-	"io"
 	"net/http"
-	"strings"
 
 	"github.com/walletauth/walletauth/internal/api"
 	"github.com/walletauth/walletauth/internal/body"
@@ -30,42 +26,13 @@ func (t *Transport) captureSession(kind api.Kind, req *http.Request, resp *http.
 }
 
 func (t *Transport) captureLogin(req *http.Request, resp *http.Response) (*http.Response, error) {
-	data, _ := body.Peek(resp, maxReply) // an answer that breaks off behind a session is good enough
-	s := readLogin(resp.Header, data)
+	data, _ := body.Peek(resp, api.MaxReply) // an answer that breaks off behind a session is good enough
+	s := (*Session)(api.DecodeLogin(resp.Header, data))
 	if s == nil {
 		return resp, nil
 	}
 	c, _ := newCredentials(s, t.ProjectID) // nil if it cannot be sent, which the next request says
 	return t.capture(req, resp, &pendingWrite{session: s, states: []*Session{nil}, before: s.CreatedAt}, c)
-}
-
-// readLogin returns the session in the body of a login's answer, nil if there
-// is none: then the answer is the caller's business alone.
-func readLogin(h http.Header, data []byte) *Session {
-	if strings.EqualFold(h.Get("Content-Encoding"), "gzip") { // the caller asked for it, or net/http had unpacked it
-		data = unzip(data)
-	}
-	if len(data) >= maxReply {
-		return nil // it is cut off there, and what is missing might belong to it
-	}
-	s, err := decodeSession(data)
-	if err != nil {
-		return nil
-	}
-	return s
-}
-
-// unzip returns nil, which is no session, for what is not gzip.
-func unzip(packed []byte) []byte {
-	r, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return nil
-	}
-	data, err := io.ReadAll(io.LimitReader(r, maxReply))
-	if err != nil {
-		return nil
-	}
-	return data
 }
 
 // capture stores w and then returns resp. A caller that leaves meanwhile gets
@@ -75,8 +42,8 @@ func (t *Transport) capture(req *http.Request, resp *http.Response, w *pendingWr
 	stored := make(chan struct{})
 	go func() {
 		defer close(stored)
-		if t.sessions.work.begin() {
-			defer t.sessions.work.end()
+		if t.sessions.work.Begin() {
+			defer t.sessions.work.End()
 		}
 		if w.session != nil {
 			defer w.force()()

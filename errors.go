@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/walletauth/walletauth/internal/redact"
+	"github.com/walletauth/walletauth/internal/throttle"
 )
 
 var (
@@ -152,4 +155,59 @@ func storeError(ctx context.Context, op string, err error) error {
 	default:
 		return &StoreError{Op: op, Err: err}
 	}
+}
+
+func transientStatus(status int) bool {
+	return status == 0 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
+}
+
+// neverSent reports whether err shows that no connection was to be had, so that
+// the server cannot have acted.
+func neverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// transient reports whether trying again at once may help.
+func transient(err error) bool {
+	var refused *RefreshError
+	if errors.As(err, &refused) {
+		return transientStatus(refused.StatusCode) && !errors.Is(err, ErrSessionExpired)
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// sharedError is what other sessions may know of err: they belong to other users,
+// so nothing that the server said to this one.
+func sharedError(err error) error {
+	shared := &RefreshError{Err: errEndpointDown}
+	var refused *RefreshError
+	if errors.As(err, &refused) {
+		shared.StatusCode, shared.RetryAfter = refused.StatusCode, refused.RetryAfter
+	}
+	var network *net.OpError
+	switch {
+	case errors.As(err, &network):
+		shared.Err = fmt.Errorf("%w: %w", errEndpointDown, network)
+	case errors.Is(err, context.DeadlineExceeded):
+		shared.Err = fmt.Errorf("%w: %w", errEndpointDown, context.DeadlineExceeded)
+	}
+	return shared
+}
+
+// heldBackError is err, why a refresh was not sent, as a RefreshError.
+func heldBackError(err error) error {
+	if errors.Is(err, throttle.ErrUnanswered) {
+		return &RefreshError{Err: fmt.Errorf("%w: %w", errEndpointDown, err)}
+	}
+	return err
+}
+
+func retryAfterOf(err error) time.Duration {
+	var refused *RefreshError
+	if errors.As(err, &refused) {
+		return refused.RetryAfter
+	}
+	return 0
 }

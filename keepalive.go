@@ -23,7 +23,7 @@ func (m *sessions) keepAlive(ctx context.Context, key string) error {
 		}
 		select {
 		case <-m.clock.After(interval):
-		case <-m.work.closing:
+		case <-m.work.Closing():
 			return errShutdown
 		case <-ctx.Done():
 			return ctx.Err()

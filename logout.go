@@ -99,7 +99,7 @@ func (t *Transport) tellLogout(ctx context.Context, key string, c *credentials) 
 		return fmt.Errorf("walletauth: logged out here, but WalletKit was not told: %w", redactError(err, c.session))
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxReply)) // so that the connection is used again
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, api.MaxReply)) // so that the connection is used again
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("walletauth: logged out here, but WalletKit answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	}

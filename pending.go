@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/walletauth/walletauth/internal/drain"
 	"github.com/walletauth/walletauth/internal/guard"
 	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/timeout"
@@ -98,7 +100,7 @@ type pendingStore struct {
 	states  *keyStates
 	clock   Clock
 	timeout time.Duration
-	work    *work
+	work    *drain.Group
 	emit    func(context.Context, Event)
 }
 
@@ -322,7 +324,7 @@ func (p *pendingStore) reportFailure(ctx context.Context, key string, err error,
 	p.states.with(key, func(st *keyState) {
 		st.fail(err, p.clock.Now())
 		if w = st.pending.Load(); w != nil && !st.flushing {
-			start = p.work.begin()
+			start = p.work.Begin()
 			st.flushing = start
 		}
 	})
@@ -337,12 +339,12 @@ func (p *pendingStore) reportFailure(ctx context.Context, key string, err error,
 // keepFlushing tries to store what is pending of key, waiting 100 ms doubling to
 // 10 s in between, until nothing is or Shutdown takes over.
 func (p *pendingStore) keepFlushing(ctx context.Context, key string) {
-	defer p.work.end()
+	defer p.work.End()
 	for failures := 1; p.keepsFlushing(key); failures++ {
 		select {
 		case <-p.clock.After(policy.Backoff(failures, 100*time.Millisecond, 10*time.Second)):
 			_ = p.flush(ctx, key) // the next round sees whether it worked
-		case <-p.work.closing:
+		case <-p.work.Closing():
 			return
 		}
 	}
@@ -356,4 +358,43 @@ func (p *pendingStore) keepsFlushing(key string) (more bool) {
 		st.flushing = more
 	})
 	return more
+}
+
+// flushAll tries until everything is stored, ctx ends, or the timeout has
+// passed: a caller that gave no deadline still wants its program to end.
+func (p *pendingStore) flushAll(ctx context.Context) error {
+	timed := timeout.New(ctx, p.clock, p.timeout)
+	defer timed.Cancel()
+	for failures := 1; ; failures++ {
+		left, err := p.flushOnce(timed)
+		if err == nil {
+			return nil
+		}
+		if !timeout.Sleep(timed, p.clock, policy.Backoff(failures, 100*time.Millisecond, 10*time.Second)) {
+			return wrapError(fmt.Sprintf("walletauth: sessions that could not be stored: %d, the last because: ", left), err)
+		}
+	}
+}
+
+// flushOnce tries once for each key with something pending, and again for what
+// came meanwhile, as the answer to a login may. It returns how many are left and
+// the last error.
+func (p *pendingStore) flushOnce(ctx context.Context) (left int, last error) {
+	for keys := p.keys(); last == nil && len(keys) > 0; keys = p.keys() {
+		for _, key := range keys {
+			if err := p.flush(ctx, key); err != nil {
+				last = err
+			}
+		}
+	}
+	return len(p.keys()), last
+}
+
+func (p *pendingStore) keys() (keys []string) {
+	p.states.All(func(key string, st *keyState) {
+		if st.pending.Load() != nil {
+			keys = append(keys, key)
+		}
+	})
+	return keys
 }

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"reflect"
 	"sync/atomic"
 	"time"
 
+	"github.com/walletauth/walletauth/internal/api"
+	"github.com/walletauth/walletauth/internal/drain"
 	"github.com/walletauth/walletauth/internal/guard"
 	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
@@ -29,7 +29,7 @@ type refreshConfig struct {
 	project   string        // Transport.ProjectID
 	process   uint64        // tells this Transport from others that share the sessions
 	onEvent   emitter
-	work      *work
+	work      *drain.Group
 }
 
 // refresh replaces one stale session: attempts, each under the store's lock,
@@ -57,7 +57,7 @@ type outcome struct {
 
 // run refreshes, and returns when OnEvent has returned from the last event.
 func (c *refreshConfig) run(ctx context.Context, call *call) outcome {
-	r := &refresh{refreshConfig: c, call: call, ctx: withoutTrace{context.WithoutCancel(ctx)}}
+	r := &refresh{refreshConfig: c, call: call, ctx: timeout.Detach(ctx)}
 	r.events = newEventQueue(r.ctx, c.onEvent)
 	o := r.refreshWithRetry()
 	if errors.Is(o.err, ErrSessionExpired) && o.session != nil {
@@ -85,7 +85,7 @@ func (r *refresh) refreshWithRetry() outcome {
 		r.fail(o.err, retryAt, r.clock)
 		select {
 		case <-r.clock.After(retryAt.Sub(r.clock.Now())):
-		case <-r.work.closing:
+		case <-r.work.Closing():
 			if neverSent(o.err) {
 				return o
 			}
@@ -125,7 +125,7 @@ func (r *refresh) coolDown(o outcome) (until time.Time) {
 func (r *refresh) attempt(permit *throttle.Call) (o outcome) {
 	defer func() { permit.Done(endpointOutcome(o), sharedError(o.err), retryAfterOf(o.err)) }()
 	waited, err := permit.Wait()
-	if err == nil && waited && r.attempts == 0 && r.work.closed() {
+	if err == nil && waited && r.attempts == 0 && r.work.Closed() {
 		err = errShutdown
 	}
 	if err != nil {
@@ -254,11 +254,11 @@ func (r *refresh) accept(s, reply *Session) (*credentials, error) {
 	received := r.server.LocalNow()
 	known := r.lifetimes.Known()
 	lifetime := max(known, time.Minute)
-	next, err := completed(reply, s, r.server.At(received).Add(lifetime))
+	next, err := (*api.Session)(s).Renew((*api.Session)(reply), r.server.At(received).Add(lifetime))
 	if err != nil {
 		return nil, err
 	}
-	c, err := newCredentials(next, r.project)
+	c, err := newCredentials((*Session)(next), r.project)
 	if err != nil {
 		return nil, err
 	}
@@ -373,7 +373,7 @@ func (r *refresh) watchStore(locked *timeout.Context) *storeWatch {
 	w := &storeWatch{}
 	go func() {
 		pause := 5 * time.Millisecond
-		for sleep(locked, r.clock, pause) && !w.ended.Load() {
+		for timeout.Sleep(locked, r.clock, pause) && !w.ended.Load() {
 			began := r.clock.Now()
 			s, err := r.store.Load(locked, r.key)
 			pause = min(max(20*r.clock.Now().Sub(began), 5*time.Millisecond), 250*time.Millisecond)
@@ -401,51 +401,4 @@ func endpointOutcome(o outcome) throttle.Outcome {
 	default:
 		return throttle.Unknown
 	}
-}
-
-// sharedError is what other sessions may know of err: they belong to other users,
-// so nothing that the server said to this one.
-func sharedError(err error) error {
-	shared := &RefreshError{Err: errEndpointDown}
-	var refused *RefreshError
-	if errors.As(err, &refused) {
-		shared.StatusCode, shared.RetryAfter = refused.StatusCode, refused.RetryAfter
-	}
-	var network *net.OpError
-	switch {
-	case errors.As(err, &network):
-		shared.Err = fmt.Errorf("%w: %w", errEndpointDown, network)
-	case errors.Is(err, context.DeadlineExceeded):
-		shared.Err = fmt.Errorf("%w: %w", errEndpointDown, context.DeadlineExceeded)
-	}
-	return shared
-}
-
-// heldBackError is err, why a refresh was not sent, as a RefreshError.
-func heldBackError(err error) error {
-	if errors.Is(err, throttle.ErrUnanswered) {
-		return &RefreshError{Err: fmt.Errorf("%w: %w", errEndpointDown, err)}
-	}
-	return err
-}
-
-func retryAfterOf(err error) time.Duration {
-	var refused *RefreshError
-	if errors.As(err, &refused) {
-		return refused.RetryAfter
-	}
-	return 0
-}
-
-// withoutTrace hides the trace hooks of package httptrace: they are meant for the
-// caller's request, not for a refresh on its behalf. Package net has hooks of its
-// own under a key of an internal package, hence the look at where a key's type is
-// from.
-type withoutTrace struct{ context.Context }
-
-func (c withoutTrace) Value(key any) any {
-	if t := reflect.TypeOf(key); t != nil && (t.PkgPath() == "net/http/httptrace" || t.PkgPath() == "internal/nettrace") {
-		return nil
-	}
-	return c.Context.Value(key)
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 
 	"github.com/walletauth/walletauth/internal/api"
@@ -31,9 +30,6 @@ type Refresher interface {
 	// for a while.
 	Refresh(ctx context.Context, s *Session) (*Session, error)
 }
-
-// maxReply bounds what is read of a reply that carries a session.
-const maxReply = 1 << 20
 
 // httpRefresher is the default Refresher. It calls base directly and not
 // through an http.Client, which would follow a redirect and repeat the refresh
@@ -81,21 +77,21 @@ func (r *httpRefresher) request(ctx context.Context, s *Session) (*http.Request,
 }
 
 func (r *httpRefresher) read(resp *http.Response) (*Session, error) {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, api.MaxReply+1))
 	if resp.StatusCode != http.StatusOK {
 		return nil, r.refusal(resp, body)
 	}
 	if err != nil { // cut off on the way: the server has rotated, and may answer again
 		return nil, &RefreshError{Err: fmt.Errorf("read the reply: %w", err)}
 	}
-	if len(body) > maxReply {
+	if len(body) > api.MaxReply {
 		return nil, &RefreshError{StatusCode: resp.StatusCode, Err: errors.New("the reply is larger than 1 MiB")}
 	}
-	s, err := decodeFields(body, false)
+	s, err := api.DecodeReply(body)
 	if err != nil {
 		return nil, &RefreshError{StatusCode: resp.StatusCode, Err: fmt.Errorf("the reply is no session: %w", err)}
 	}
-	return s, nil
+	return (*Session)(s), nil
 }
 
 // refusal describes a reply that is not a 200. Only an ErrorResponse with one
@@ -120,25 +116,4 @@ func (r *httpRefresher) refusal(resp *http.Response, body []byte) *RefreshError 
 		e.Err = errors.New("check BaseURL")
 	}
 	return e
-}
-
-func transientStatus(status int) bool {
-	return status == 0 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests || status >= 500
-}
-
-// neverSent reports whether err shows that no connection was to be had, so that
-// the server cannot have acted.
-func neverSent(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
-}
-
-// transient reports whether trying again at once may help.
-func transient(err error) bool {
-	var refused *RefreshError
-	if errors.As(err, &refused) {
-		return transientStatus(refused.StatusCode) && !errors.Is(err, ErrSessionExpired)
-	}
-	var network net.Error
-	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -177,7 +177,7 @@ func FuzzRefreshReply(f *testing.F) {
 				t.Fatalf("status %d and %q made %v", status, body, s)
 			}
 			old := sessionOf("user", 1)
-			if next, err := completed(s, old, noon); err == nil && (next.UserID != old.UserID || next.ProjectID != old.ProjectID || next.check() != nil) {
+			if next, err := (*api.Session)(old).Renew((*api.Session)(s), noon); err == nil && (next.UserID != old.UserID || next.ProjectID != old.ProjectID || next.Check() != nil) {
 				t.Fatalf("%q made %v of %v", body, next, old)
 			}
 			return

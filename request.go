@@ -63,7 +63,7 @@ func (t *Transport) addProject(req *http.Request, header http.Header, caller api
 			project = c.session.ProjectID
 		}
 	}
-	if project != "" && validHeaderValue(project) {
+	if project != "" && api.ValidHeaderValue(project) {
 		header[api.ProjectHeader] = []string{project}
 	}
 }

@@ -3,8 +3,10 @@ package walletauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
+	"github.com/walletauth/walletauth/internal/drain"
 	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
 )
@@ -19,7 +21,7 @@ type sessions struct {
 	lifetimes *policy.Lifetimes
 	before    time.Duration // Transport.RefreshBefore
 	project   string        // Transport.ProjectID
-	work      *work
+	work      *drain.Group
 	emit      func(context.Context, Event)
 }
 
@@ -196,4 +198,37 @@ func (m *sessions) noteReplay(key string, t policy.Target, accessToken string, r
 			st.rejections.Refused(t, m.clock.Now())
 		}
 	})
+}
+
+// shutdown starts nothing new, waits for what is in progress, and stores what is
+// not stored yet.
+func (m *sessions) shutdown(ctx context.Context) error {
+	m.work.Close()
+	if !m.work.Wait(ctx) {
+		return fmt.Errorf("walletauth: Shutdown ended before a refresh or save that is under way: %w", ctx.Err())
+	}
+	return m.store.flushAll(ctx)
+}
+
+func (m *sessions) status(key string, c *credentials) (s Status) {
+	now := m.clock.Now()
+	m.states.peek(key, func(st *keyState) {
+		s.Unsaved = st.pending.Load() != nil
+		s.LastError = st.lastError
+		if c != nil {
+			s.Over, _ = st.expiredError(c.session)
+			if st.cooldown.Active(c.session.RefreshToken, now) != nil {
+				s.RetryAt = st.cooldown.Until()
+			}
+		}
+	})
+	if c == nil {
+		return s
+	}
+	own := *c.session
+	s.Session = &own
+	if at := m.refreshes.throttle.RetryAt(policy.Hash(own.RefreshToken, 0)); at.After(s.RetryAt) {
+		s.RetryAt = at
+	}
+	return s
 }

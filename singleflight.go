@@ -174,12 +174,12 @@ func (m *sessions) mayBegin(st *keyState, stale *Session, background bool) (*thr
 	if background && now.Before(st.lockRetryAt) {
 		return nil, errLockLost
 	}
-	if !m.work.begin() {
+	if !m.work.Begin() {
 		return nil, errShutdown
 	}
 	permit, err := m.refreshes.ask(stale, background)
 	if err != nil {
-		m.work.end()
+		m.work.End()
 	}
 	return permit, err
 }
@@ -195,7 +195,7 @@ func (m *sessions) leave(st *keyState, c *call) {
 		st.calls, st.group = nil, nil
 	}
 	close(c.ended)
-	m.work.end()
+	m.work.End()
 }
 
 // fail notes that an attempt failed and that the next begins at retryAt. Those

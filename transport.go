@@ -12,6 +12,7 @@ import (
 	"github.com/benbjohnson/clock"
 
 	"github.com/walletauth/walletauth/internal/api"
+	"github.com/walletauth/walletauth/internal/drain"
 	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
 	"github.com/walletauth/walletauth/internal/throttle"
@@ -194,6 +195,34 @@ func ownCopy(c *credentials, err error) (*Session, error) {
 	return &s, nil
 }
 
+// Status is what is known of a session, as [Transport.Status] returns it.
+type Status struct {
+	Session   *Session  // nil if there is none; it holds the tokens, and printing it is safe
+	Over      error     // wraps ErrSessionExpired once the session has ended
+	Unsaved   bool      // the store has not taken the session yet
+	LastError error     // of the last refresh or save, nil since the last success
+	RetryAt   time.Time // when a refresh may be tried again, by Clock; zero: now
+}
+
+// Status returns what is known of a session, from the store and from memory;
+// it sends nothing to WalletKit. The key is found as by [Transport.Session].
+// A missing session is not an error. The Session is the caller's own copy.
+//
+// The errors: a field of t is wrong; t was shut down; a [StoreError] if the
+// store cannot be read and no valid session is remembered.
+func (t *Transport) Status(ctx context.Context) (Status, error) {
+	key, err := t.keyOf(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	c, err := t.sessions.load(ctx, key)
+	status := t.sessions.status(key, c)
+	if errors.Is(err, ErrNoSession) {
+		err = nil
+	}
+	return status, err
+}
+
 // KeepAlive keeps a session fresh without traffic. The key is found as by
 // [Transport.Session]. It blocks, so run it in a goroutine, and it keeps
 // running through temporary failures. It returns ctx's error, one that wraps
@@ -239,7 +268,7 @@ func (t *Transport) ready() error {
 	if t.once.Do(t.configure); t.err != nil {
 		return t.err
 	}
-	if t.sessions.work.closed() {
+	if t.sessions.work.Closed() {
 		return errShutdown
 	}
 	return nil
@@ -265,7 +294,7 @@ func (t *Transport) newSessions() *sessions {
 	emit := func(ctx context.Context, e Event) { _ = onEvent.emit(ctx, e) } // its panic is nobody's error
 	states := newKeyStates(clk)
 	server := &serverclock.Clock{Local: clk}
-	work := newWork()
+	work := drain.New()
 	store := &pendingStore{store: t.Store, states: states, clock: clk, timeout: timeout, work: work, emit: emit}
 	limits := throttle.New(clk)
 	limits.OnChange = func(down bool, err error, held int) { emit(context.Background(), endpointEvent(down, err, held)) }
@@ -289,9 +318,9 @@ func (t *Transport) check() (err error) {
 		return errors.New("walletauth: Transport.Store is nil: set it, to a *walletauth.MemoryStore for example")
 	case t.Base == http.RoundTripper(t):
 		return errors.New("walletauth: Transport.Base is the Transport itself: set what it is to send by, or leave it nil")
-	case !validHeaderValue(t.ProjectID):
+	case !api.ValidHeaderValue(t.ProjectID):
 		return errors.New("walletauth: Transport.ProjectID cannot be sent in a header: remove control characters")
-	case !validHeaderValue(t.TokenSource):
+	case !api.ValidHeaderValue(t.TokenSource):
 		return errors.New("walletauth: Transport.TokenSource cannot be sent in a header: remove control characters")
 	case t.RefreshTimeout < 0:
 		return errors.New("walletauth: Transport.RefreshTimeout is negative: use zero for the default of 30 s")
@@ -315,3 +344,13 @@ func (t *Transport) key(req *http.Request) string {
 }
 
 func (t *Transport) maxReplay() int64 { return cmp.Or(t.MaxReplayBytes, 64<<10) }
+
+// Clock tells the time. The clocks of github.com/benbjohnson/clock,
+// github.com/jonboulle/clockwork and k8s.io/utils/clock are Clocks as they
+// are. It must be safe for concurrent use.
+type Clock interface {
+	// Now returns the time, as time.Now does.
+	Now() time.Time
+	// After returns a channel that gets the time after d, as time.After does.
+	After(d time.Duration) <-chan time.Time
+}

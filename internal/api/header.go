@@ -96,3 +96,14 @@ func (c *CallerHeaders) set(name string) {
 func hasValue(values []string) bool {
 	return slices.ContainsFunc(values, func(v string) bool { return v != "" })
 }
+
+// ValidHeaderValue reports whether v may stand in an HTTP field (RFC 9110,
+// section 5.5): no control characters but the tab.
+func ValidHeaderValue(v string) bool {
+	for i := range len(v) {
+		if c := v[i]; (c < ' ' && c != '\t') || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}

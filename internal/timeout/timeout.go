@@ -1,8 +1,10 @@
-// Package timeout has a context that ends by a clock which tests can set.
+// Package timeout has what a context does by a clock that tests can set, and for
+// work that goes on without its caller.
 package timeout
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"time"
 )
@@ -92,4 +94,30 @@ func (c *Context) end(err error) {
 		c.err = err
 		close(c.done)
 	}
+}
+
+// Sleep waits for d, or until ctx ends, and reports whether it waited in full.
+func Sleep(ctx context.Context, clock Clock, d time.Duration) bool {
+	select {
+	case <-clock.After(d):
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Detach returns a context with the values of ctx that does not end with it.
+// It hides the trace hooks of package httptrace: they are meant for the caller's
+// request, not for work on its behalf.
+func Detach(ctx context.Context) context.Context { return untraced{context.WithoutCancel(ctx)} }
+
+type untraced struct{ context.Context }
+
+// Value looks at where a key's type is from, since package net has trace hooks of
+// its own under a key of an internal package.
+func (c untraced) Value(key any) any {
+	if t := reflect.TypeOf(key); t != nil && (t.PkgPath() == "net/http/httptrace" || t.PkgPath() == "internal/nettrace") {
+		return nil
+	}
+	return c.Context.Value(key)
 }

@@ -3,6 +3,7 @@ package timeout
 import (
 	"context"
 	"errors"
+	"net/http/httptrace"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,4 +112,37 @@ func TestContextIsAParentLikeAnyOther(t *testing.T) {
 			t.Errorf("the child: %v, value %v", child.Err(), child.Value(key{}))
 		}
 	})
+}
+
+func TestSleep(t *testing.T) {
+	bubble(t, "waits in full", func(t *testing.T) {
+		began := time.Now()
+		if !Sleep(t.Context(), realClock{}, time.Second) || time.Since(began) != time.Second {
+			t.Errorf("it waited %v", time.Since(began))
+		}
+	})
+	bubble(t, "ends with its context", func(t *testing.T) {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if Sleep(ctx, realClock{}, time.Hour) || time.Since(began) != time.Second {
+			t.Errorf("it waited %v", time.Since(began))
+		}
+	})
+}
+
+func TestDetach(t *testing.T) {
+	type key struct{}
+	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
+	cancel()
+	ctx = Detach(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{ConnectDone: func(string, string, error) {}}))
+	if ctx.Err() != nil || ctx.Done() != nil {
+		t.Error("it ends with its parent")
+	}
+	if ctx.Value(key{}) != "value" {
+		t.Error("it has lost a value")
+	}
+	if httptrace.ContextClientTrace(ctx) != nil {
+		t.Error("it has the caller's trace")
+	}
 }
