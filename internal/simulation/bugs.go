@@ -156,38 +156,52 @@ func (o *oneToken) client(inc *incarnation) http.RoundTripper {
 
 var simPatches = flag.Bool("sim.patches", false, "simulate the package with one line of it made wrong, for a list of lines")
 
-// FindsWrongLines does the same with bugs in the package itself:
-// it builds the tests with a line replaced, by the overlay that the go command
-// offers, and expects the simulation to fail. It takes some minutes.
+// wrongLine is a bug of the package itself: a line of it, which occurs once in its
+// file, and what is to stand there.
+type wrongLine struct{ name, file, right, wrong string }
+
+var wrongLines = []wrongLine{
+	{"the session is not looked at again under exclusion", "refresh.go", "c, err := r.send(current)", "c, err := r.send(r.stale)"},
+	{"exclusion that was lost stops nobody", "refresh.go", "if ctx.Err() != nil {", "if false {"},
+	{"what could not be stored is forgotten", "pending.go", "\t\tp.keep(key, &u)\n", "\t\t_ = u\n"},
+	{"what is called over is sent again meanwhile", "refresh.go", "if err := r.states.refusedError(r.key, current); err != nil {", "if err := error(nil); err != nil {"},
+	{"an end is answered with the 401", "sessions.go", "\tcase errors.Is(err, ErrSessionExpired):\n\t\treturn nil, false, err\n", "\tcase errors.Is(err, ErrSessionExpired):\n\t\treturn nil, false, nil\n"},
+	{"the store is not looked at again before an end", "refresh.go", "if errors.Is(o.err, ErrSessionExpired) && o.session != nil {", "if false {"},
+	{"a refresh ends with its caller", "refresh.go", "ctx: timeout.Detach(ctx)}", "ctx: ctx}"},
+	{"an attempt gets what is left of the time", "refresh.go", "timed := timeout.New(r.ctx, r.clock, r.timeout)", "timed := timeout.New(r.ctx, r.clock, r.timeout-r.clock.Now().Sub(r.began))"},
+	{"requests wait as long as a refresh is tried", "singleflight.go", "case <-leave:\n\t\t\t\tc.giveUp()\n", "case <-leave:\n"},
+	{"a cool-down outlives a new login", "internal/policy/cooldown.go", "if c.refreshToken == refreshToken && now.Before(c.until) {", "if now.Before(c.until) {"},
+	{"a key that failed is left alone for minutes", "internal/policy/cooldown.go", "250*time.Millisecond, 4*time.Second)", "250*time.Millisecond, 4*time.Minute)"},
+	{"a request goes out as another user after a wait", "singleflight.go", "if next.session.UserID != c.stale.UserID {", "if false {"},
+	{"a refused request is sent again as another user", "sessions.go", "case err == nil && next.session.UserID == rejected.session.UserID:", "case err == nil:"},
+	{"a reply may be another user's", "internal/api/session.go", `case s.UserID != "" && next.UserID != s.UserID:`, "case false:"},
+	{"a reply is thrown away that looks expired", "refresh.go", "\t\tc.expiry = received.Add(lifetime)\n", "\t\treturn nil, errors.New(\"expired\")\n"},
+	{"the clocks alone decide that a token is due", "keystate.go", "if !c.issued.IsZero() && local.Sub(c.issued) < c.trusted {", "if false {"},
+	{"401s cause refreshes without end", "internal/policy/rejections.go", "return len(r.refreshes) < rejectionLimit", "return true"},
+	{"refreshes whose callers have left do not count", "refresh.go", "\t\t\t\tst.rejections.Refreshed(s.AccessToken, false, r.clock.Now())\n", "\t\t\t\t_ = s\n"},
+	{"nothing is remembered for an outage of the store", "sessions.go", "last = st.current.Load()", "_ = st.current.Load()"},
+	{"what waits to be stored replaces anything", "pending.go", "; w.replaces(current) {", "; w != nil {"},
+	{"events are told under the store's lock", "refresh.go", "\tr.events.add(e)\n", "\t_ = r.onEvent.emit(r.ctx, e)\n"},
+}
+
+// FindsWrongLines does the same with wrongLines: it builds the tests with a line
+// replaced, by the overlay that the go command offers, and expects the simulation
+// to fail. That takes minutes for each. Without the flag it says whether the lines
+// still stand where they are to be replaced.
 func (Seams) FindsWrongLines(t *testing.T) {
-	if !*simPatches {
-		t.Skip("run with -sim.patches")
-	}
-	for _, bug := range []struct{ name, file, right, wrong string }{
-		{"the session is not looked at again under exclusion", "refresh.go", "c, err := r.send(current)", "c, err := r.send(r.stale)"},
-		{"exclusion that was lost stops nobody", "refresh.go", "if ctx.Err() != nil {", "if false {"},
-		{"what could not be stored is forgotten", "pending.go", "\t\tp.keep(key, &u)\n", "\t\t_ = u\n"},
-		{"what is called over is sent again meanwhile", "refresh.go", "if err := r.states.refusedError(r.key, current); err != nil {", "if err := error(nil); err != nil {"},
-		{"an end is answered with the 401", "sessions.go", "\tcase errors.Is(err, ErrSessionExpired):\n\t\treturn nil, err\n", "\tcase errors.Is(err, ErrSessionExpired):\n\t\treturn nil, nil\n"},
-		{"the store is not looked at again before an end", "refresh.go", "if errors.Is(o.err, ErrSessionExpired) && o.session != nil {", "if false {"},
-		{"a refresh ends with its caller", "refresh.go", "ctx: timeout.Detach(ctx)}", "ctx: ctx}"},
-		{"an attempt gets what is left of the time", "refresh.go", "timed := timeout.New(r.ctx, r.clock, r.timeout)", "timed := timeout.New(r.ctx, r.clock, r.timeout-r.clock.Now().Sub(r.began))"},
-		{"requests wait as long as a refresh is tried", "singleflight.go", "case <-leave:\n\t\t\t\tc.giveUp()\n", "case <-leave:\n"},
-		{"a cool-down outlives a new login", "internal/policy/cooldown.go", "if c.refreshToken == refreshToken && now.Before(c.until) {", "if now.Before(c.until) {"},
-		{"a key that failed is left alone for minutes", "internal/policy/cooldown.go", "250*time.Millisecond, 4*time.Second)", "250*time.Millisecond, 4*time.Minute)"},
-		{"a request goes out as another user after a wait", "singleflight.go", "if next.session.UserID != c.stale.UserID {", "if false {"},
-		{"a refused request is sent again as another user", "sessions.go", "case err == nil && next.session.UserID == rejected.session.UserID:", "case err == nil:"},
-		{"a reply may be another user's", "internal/api/session.go", `case s.UserID != "" && next.UserID != s.UserID:`, "case false:"},
-		{"a reply is thrown away that looks expired", "refresh.go", "\t\tc.expiry = received.Add(lifetime)\n", "\t\treturn nil, errors.New(\"expired\")\n"},
-		{"the clocks alone decide that a token is due", "keystate.go", "if !c.issued.IsZero() && local.Sub(c.issued) < c.trusted {", "if false {"},
-		{"401s cause refreshes without end", "internal/policy/rejections.go", "return len(r.refreshes) < rejectionLimit", "return true"},
-		{"refreshes whose callers have left do not count", "refresh.go", "\t\t\t\tst.rejections.Refreshed(s.AccessToken, false, r.clock.Now())\n", "\t\t\t\t_ = s\n"},
-		{"nothing is remembered for an outage of the store", "sessions.go", "last = st.current.Load()", "_ = st.current.Load()"},
-		{"what waits to be stored replaces anything", "pending.go", "if w.replaces(current) {", "if w != nil {"},
-		{"events are told under the store's lock", "refresh.go", "\tr.events.add(e)\n", "\t_ = r.onEvent.emit(r.ctx, e)\n"},
-	} {
+	for _, bug := range wrongLines {
 		t.Run(bug.name, func(t *testing.T) {
-			output, err := testWith(t, bug.file, bug.right, bug.wrong)
+			text, err := os.ReadFile(bug.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(text), bug.right); n != 1 {
+				t.Fatalf("%s has %d times %q, want once", bug.file, n, bug.right)
+			}
+			if !*simPatches {
+				return
+			}
+			output, err := testWith(t, bug.file, strings.Replace(string(text), bug.right, bug.wrong, 1))
 			var failed *exec.ExitError
 			switch found := regexp.MustCompile(`(\d+) seeds from`).FindStringSubmatch(output); {
 			case err == nil:
@@ -202,17 +216,9 @@ func (Seams) FindsWrongLines(t *testing.T) {
 	}
 }
 
-// testWith runs the simulation on a package in which right, which must occur
-// once in file, is replaced by wrong.
-func testWith(t *testing.T, file, right, wrong string) (output string, err error) {
+// testWith runs the simulation on a package with another text of file.
+func testWith(t *testing.T, file, text string) (output string, err error) {
 	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(text), right); n != 1 {
-		t.Fatalf("%s has %d times %q, want once", file, n, right)
-	}
 	dir := t.TempDir()
 	replaced, overlay := filepath.Join(dir, filepath.Base(file)), filepath.Join(dir, "overlay.json")
 	original, err := filepath.Abs(file)
@@ -223,7 +229,7 @@ func testWith(t *testing.T, file, right, wrong string) (output string, err error
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, data := range map[string][]byte{replaced: []byte(strings.Replace(string(text), right, wrong, 1)), overlay: replace} {
+	for name, data := range map[string][]byte{replaced: []byte(text), overlay: replace} {
 		if err := os.WriteFile(name, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
