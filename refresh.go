@@ -16,8 +16,8 @@ import (
 	"github.com/walletauth/walletauth/internal/timeout"
 )
 
-// refreshConfig is what all refreshes of a Transport share.
-type refreshConfig struct {
+// refreshGroup is the refreshes of a Transport, and what they share.
+type refreshGroup struct {
 	store     *pendingStore
 	refresher Refresher
 	throttle  *throttle.Throttle
@@ -35,7 +35,7 @@ type refreshConfig struct {
 // refresh replaces one stale session: attempts, each under the store's lock,
 // until one succeeds, no more may begin, or somebody else has done it.
 type refresh struct {
-	*refreshConfig
+	*refreshGroup
 	*call
 	ctx      context.Context // carries the values of the first request, and never ends
 	events   *eventQueue
@@ -56,9 +56,9 @@ type outcome struct {
 }
 
 // run refreshes, and returns when OnEvent has returned from the last event.
-func (c *refreshConfig) run(ctx context.Context, call *call) outcome {
-	r := &refresh{refreshConfig: c, call: call, ctx: timeout.Detach(ctx)}
-	r.events = newEventQueue(r.ctx, c.onEvent)
+func (g *refreshGroup) run(ctx context.Context, call *call) outcome {
+	r := &refresh{refreshGroup: g, call: call, ctx: timeout.Detach(ctx)}
+	r.events = newEventQueue(r.ctx, g.onEvent)
 	o := r.refreshWithRetry()
 	if errors.Is(o.err, ErrSessionExpired) && o.session != nil {
 		call.setFailing() // who has a valid token need not wait for what follows
@@ -100,8 +100,8 @@ func (r *refresh) refreshWithRetry() outcome {
 
 // ask asks for the permit to send s. The error is why the endpoint is taken for
 // down.
-func (c *refreshConfig) ask(s *Session, background bool) (*throttle.Call, error) {
-	permit, err := c.throttle.Ask(policy.Hash(s.RefreshToken, 0), background)
+func (g *refreshGroup) ask(s *Session, background bool) (*throttle.Call, error) {
+	permit, err := g.throttle.Ask(policy.Hash(s.RefreshToken, 0), background)
 	return permit, heldBackError(err)
 }
 

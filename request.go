@@ -1,6 +1,8 @@
 package walletauth
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"io"
 	"maps"
@@ -13,22 +15,11 @@ import (
 	"github.com/walletauth/walletauth/internal/policy"
 )
 
-// closeBody closes the body of a request that is not sent, as a RoundTripper
-// must, and returns err.
-func closeBody(req *http.Request, err error) error {
-	if req.Body != nil {
-		_ = req.Body.Close() // err is what matters
-	}
-	return err
-}
-
 // passThrough sends a request that gets no token: to another host, or led to the
 // API by one.
 func (t *Transport) passThrough(req *http.Request) (*http.Response, error) {
-	if err := t.origin.WrongNetwork(req.URL); err != nil {
-		if _, caller := api.CopyHeader(req.Header); !caller.Authorization {
-			return nil, closeBody(req, err)
-		}
+	if err := t.origin.WrongNetwork(req); err != nil {
+		return nil, body.Close(req, err)
 	}
 	return t.send(req, req)
 }
@@ -85,11 +76,11 @@ func (t *Transport) sendWithSession(req *http.Request, header http.Header, calle
 	x := &exchange{req: req, header: header, caller: caller, key: t.key(req), sent: t.sessions.server.LocalNow()}
 	var err error
 	if x.credentials, err = t.sessions.valid(req.Context(), x.key, x.sent); err != nil {
-		return nil, nil, closeBody(req, err)
+		return nil, nil, body.Close(req, err)
 	}
 	t.authorize(x)
 	out := cloneRequest(req, x.header, req.Body)
-	if x.body = body.NewReplay(req, t.maxReplay()); x.body != nil {
+	if x.body = body.NewReplay(req, cmp.Or(t.MaxReplayBytes, 64<<10)); x.body != nil {
 		defer x.body.Release()
 		out.Body = x.body
 		if out.GetBody != nil {
@@ -101,6 +92,30 @@ func (t *Transport) sendWithSession(req *http.Request, header http.Header, calle
 		resp, err = t.retryUnauthorized(x, resp)
 	}
 	return resp, x.credentials.session, redactError(err, x.credentials.session)
+}
+
+type contextKey struct{}
+
+// WithKey returns a context whose requests use the session stored under key,
+// unless [Transport.Key] says otherwise. A key is any string that identifies
+// a user; it appears in events and logs, so it must not be a secret. A
+// program with one session needs none: without WithKey the key is the empty
+// string.
+func WithKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, contextKey{}, key)
+}
+
+// KeyFromContext returns the key that [WithKey] put into ctx, "" if none.
+func KeyFromContext(ctx context.Context) string {
+	key, _ := ctx.Value(contextKey{}).(string)
+	return key
+}
+
+func (t *Transport) key(req *http.Request) string {
+	if t.Key == nil {
+		return KeyFromContext(req.Context())
+	}
+	return t.Key(req)
 }
 
 // cloneRequest is the copy of req that the base transport gets.
@@ -119,6 +134,13 @@ func (t *Transport) send(req, out *http.Request) (*http.Response, error) {
 	}
 	resp.Request = req
 	return resp, nil
+}
+
+func (t *Transport) base() http.RoundTripper {
+	if t.Base == nil {
+		return http.DefaultTransport
+	}
+	return t.Base
 }
 
 // roundTrip sends req by rt, which need not be net/http's: that one never leaves
@@ -172,13 +194,10 @@ func (t *Transport) retryUnauthorized(x *exchange, resp *http.Response) (*http.R
 		return nil, err
 	}
 	accepted := resp.StatusCode != http.StatusUnauthorized
-	t.sessions.noteReplay(x.key, target, next.session.AccessToken, refreshed, accepted)
-	if accepted {
-		t.sessions.emit(ctx, newEvent(RequestReplayed, x.key, next.session, nil))
-		return resp, nil
+	if !accepted {
+		t.sessions.server.ObserveDate(resp.Header, x.sent)
 	}
-	t.sessions.server.ObserveDate(resp.Header, x.sent)
-	if err := t.sessions.states.rejectExpired(x.key, next.session); err != nil { // over, and now refused as well
+	if err := t.sessions.afterReplay(ctx, x.key, target, next, refreshed, accepted); err != nil {
 		_ = resp.Body.Close()
 		return nil, err
 	}

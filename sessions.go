@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/walletauth/walletauth/internal/drain"
 	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
@@ -15,7 +17,7 @@ import (
 type sessions struct {
 	store     *pendingStore
 	states    *keyStates
-	refreshes *refreshConfig
+	refreshes *refreshGroup
 	clock     Clock
 	server    *serverclock.Clock
 	lifetimes *policy.Lifetimes
@@ -46,7 +48,7 @@ func (m *sessions) valid(ctx context.Context, key string, local time.Time) (*cre
 		return c, nil
 	case policy.Early:
 		if left <= w.Due(policy.Spread(c.session.ID, c.session.AccessToken, m.refreshes.process)) {
-			_, _, _ = m.join(ctx, key, c.session, Expiring, true) // why it may not begin concerns those who wait
+			_, _, _ = m.refreshes.join(ctx, key, c.session, Expiring, true) // why it may not begin concerns those who wait
 		}
 		return c, nil
 	case policy.Late:
@@ -109,6 +111,90 @@ func (m *sessions) remember(st *keyState, key string, generation uint64, s *Sess
 		m.states.remember(key, generation, c)
 	}
 	return c, err
+}
+
+// refreshOrUseCurrent waits for a refresh as long as that costs nothing: c is
+// still valid, and serves when the refresh fails, has to be retried, or takes too
+// long.
+func (m *sessions) refreshOrUseCurrent(ctx context.Context, key string, c *credentials) (*credentials, error) {
+	call, result, err := m.refreshes.join(ctx, key, c.session, Expiring, false)
+	if errors.Is(err, errShutdown) {
+		return nil, err
+	}
+	if err != nil {
+		return c, nil
+	}
+	select {
+	case r := <-result:
+		next, err := m.result(ctx, call, r)
+		if err != nil && m.isValid(c) && !errors.Is(err, ErrNoSession) && !errors.Is(err, errOtherUser) {
+			return c, nil
+		}
+		return next, err
+	case <-call.failing:
+		if !m.isValid(c) {
+			return m.refresh(ctx, key, c.session, Expired)
+		}
+		return c, nil
+	case <-m.latestDeparture(ctx, c):
+		return c, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// latestDeparture fires when a request that waits has to leave if c is to arrive
+// in time, and the answer before the request's own deadline. It never does if it
+// is too late for c already: only a new token will do then.
+func (m *sessions) latestDeparture(ctx context.Context, c *credentials) <-chan time.Time {
+	left := c.left(m.server.LocalNow(), m.server)
+	wait := m.windows(c, left).WaitAtMost(left)
+	if wait <= 0 {
+		return nil
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, deadline.Sub(m.clock.Now())/2)
+	}
+	return m.clock.After(wait)
+}
+
+// refresh waits for the session that replaces stale.
+func (m *sessions) refresh(ctx context.Context, key string, stale *Session, why Reason) (*credentials, error) {
+	call, result, err := m.refreshes.join(ctx, key, stale, why, false)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case r := <-result:
+		return m.result(ctx, call, r)
+	case <-call.gaveUp:
+		return nil, *call.lastErr.Load()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// result is what a request gets that has waited for c. It never gets the session
+// of another user than the one it began with.
+func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (*credentials, error) {
+	o := r.Val.(outcome)
+	if o.err != nil {
+		return nil, o.err
+	}
+	next := o.credentials
+	if o.superseded {
+		latest, err := m.load(ctx, c.key)
+		if err != nil {
+			return nil, err
+		}
+		if latest.session.UserID == c.stale.UserID {
+			next = latest
+		}
+	}
+	if next.session.UserID != c.stale.UserID {
+		return nil, errOtherUser
+	}
+	return next, nil
 }
 
 // afterUnauthorized returns what to send a request to t again with that got a 401
@@ -184,20 +270,41 @@ func (m *sessions) noteRefresh(key string, t policy.Target, rejected, next *Sess
 	return err
 }
 
-// noteReplay notes how t answered the request that was sent again. Where no
-// refresh brought the token, a good answer does not show that one was right: the
-// old token may have been refused because it had been replaced.
-func (m *sessions) noteReplay(key string, t policy.Target, accessToken string, refreshed, accepted bool) {
-	if !refreshed {
-		accessToken = ""
+// afterReplay notes how t answered the request that was sent again with next.
+// Where no refresh brought the token, a good answer does not show that one was
+// right: the old token may have been refused because it had been replaced. The
+// error is that the session is over, and its access token now refused as well.
+func (m *sessions) afterReplay(ctx context.Context, key string, t policy.Target, next *credentials, refreshed, accepted bool) error {
+	var verified string
+	if refreshed {
+		verified = next.session.AccessToken
 	}
 	m.states.with(key, func(st *keyState) {
 		if accepted {
-			st.rejections.Accepted(t, accessToken)
+			st.rejections.Accepted(t, verified)
 		} else {
 			st.rejections.Refused(t, m.clock.Now())
 		}
 	})
+	if !accepted {
+		return m.states.rejectExpired(key, next.session)
+	}
+	m.emit(ctx, newEvent(RequestReplayed, key, next.session, nil))
+	return nil
+}
+
+// capture stores w, the answer to a login or logout. If that fails, SaveFailed
+// reports it.
+func (m *sessions) capture(ctx context.Context, key string, w *pendingWrite) {
+	if m.work.Begin() {
+		defer m.work.End()
+	}
+	var c *credentials
+	if w.session != nil {
+		defer w.force()()
+		c, _ = newCredentials(w.session, m.project) // nil if it cannot be sent, which the next request says
+	}
+	_ = m.store.write(ctx, key, w, c)
 }
 
 // shutdown starts nothing new, waits for what is in progress, and stores what is

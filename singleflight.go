@@ -2,7 +2,6 @@ package walletauth
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,13 +51,13 @@ func newCall(key string, stale *Session, why Reason, background bool, generation
 // are joined by key and stale token, so that nobody gets the answer to another
 // question: the store's lock keeps those of one key apart. The error says why
 // no refresh may begin.
-func (m *sessions) join(ctx context.Context, key string, stale *Session, why Reason, background bool) (*call, <-chan singleflight.Result, error) {
-	m.states.Lock()
-	defer m.states.Unlock()
-	st := m.states.State(key)
+func (g *refreshGroup) join(ctx context.Context, key string, stale *Session, why Reason, background bool) (*call, <-chan singleflight.Result, error) {
+	g.states.Lock()
+	defer g.states.Unlock()
+	st := g.states.State(key)
 	c := st.calls[stale.AccessToken]
 	if c == nil {
-		permit, err := m.mayBegin(st, stale, background)
+		permit, err := g.mayBegin(st, stale, background)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -71,131 +70,47 @@ func (m *sessions) join(ctx context.Context, key string, stale *Session, why Rea
 		return c, nil, nil
 	}
 	result := st.group.DoChan(stale.AccessToken, func() (any, error) {
-		defer m.leave(st, c)
-		c.outcome = m.refreshes.run(ctx, c)
+		defer g.leave(st, c)
+		c.outcome = g.run(ctx, c)
 		return c.outcome, nil
 	})
 	return c, result, nil
 }
 
-// refreshOrUseCurrent waits for a refresh as long as that costs nothing: c is
-// still valid, and serves when the refresh fails, has to be retried, or takes too
-// long.
-func (m *sessions) refreshOrUseCurrent(ctx context.Context, key string, c *credentials) (*credentials, error) {
-	call, result, err := m.join(ctx, key, c.session, Expiring, false)
-	if errors.Is(err, errShutdown) {
-		return nil, err
-	}
-	if err != nil {
-		return c, nil
-	}
-	select {
-	case r := <-result:
-		next, err := m.result(ctx, call, r)
-		if err != nil && m.isValid(c) && !errors.Is(err, ErrNoSession) && !errors.Is(err, errOtherUser) {
-			return c, nil
-		}
-		return next, err
-	case <-call.failing:
-		if !m.isValid(c) {
-			return m.refresh(ctx, key, c.session, Expired)
-		}
-		return c, nil
-	case <-m.latestDeparture(ctx, c):
-		return c, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// latestDeparture fires when a request that waits has to leave if c is to arrive
-// in time, and the answer before the request's own deadline. It never does if it
-// is too late for c already: only a new token will do then.
-func (m *sessions) latestDeparture(ctx context.Context, c *credentials) <-chan time.Time {
-	left := c.left(m.server.LocalNow(), m.server)
-	wait := m.windows(c, left).WaitAtMost(left)
-	if wait <= 0 {
-		return nil
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		wait = min(wait, deadline.Sub(m.clock.Now())/2)
-	}
-	return m.clock.After(wait)
-}
-
-// refresh waits for the session that replaces stale.
-func (m *sessions) refresh(ctx context.Context, key string, stale *Session, why Reason) (*credentials, error) {
-	call, result, err := m.join(ctx, key, stale, why, false)
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case r := <-result:
-		return m.result(ctx, call, r)
-	case <-call.gaveUp:
-		return nil, *call.lastErr.Load()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// result is what a request gets that has waited for c. It never gets the session
-// of another user than the one it began with.
-func (m *sessions) result(ctx context.Context, c *call, r singleflight.Result) (*credentials, error) {
-	o := r.Val.(outcome)
-	if o.err != nil {
-		return nil, o.err
-	}
-	next := o.credentials
-	if o.superseded {
-		latest, err := m.load(ctx, c.key)
-		if err != nil {
-			return nil, err
-		}
-		if latest.session.UserID == c.stale.UserID {
-			next = latest
-		}
-	}
-	if next.session.UserID != c.stale.UserID {
-		return nil, errOtherUser
-	}
-	return next, nil
-}
-
 // mayBegin says why no refresh of stale may begin now, and otherwise announces
 // it and returns the permit to send it. While the endpoint is down, most are
-// refused here, before they cost a goroutine or the store's lock. the lock of m.states is
-// held.
-func (m *sessions) mayBegin(st *keyState, stale *Session, background bool) (*throttle.Call, error) {
-	now := m.clock.Now()
+// refused here, before they cost a goroutine or the store's lock. The lock of
+// g.states is held.
+func (g *refreshGroup) mayBegin(st *keyState, stale *Session, background bool) (*throttle.Call, error) {
+	now := g.clock.Now()
 	if err := st.cooldown.Active(stale.RefreshToken, now); err != nil {
 		return nil, err
 	}
 	if background && now.Before(st.lockRetryAt) {
 		return nil, errLockLost
 	}
-	if !m.work.Begin() {
+	if !g.work.Begin() {
 		return nil, errShutdown
 	}
-	permit, err := m.refreshes.ask(stale, background)
+	permit, err := g.ask(stale, background)
 	if err != nil {
-		m.work.End()
+		g.work.End()
 	}
 	return permit, err
 }
 
 // leave ends c. Forget comes with it in one step: who joins from here on starts
 // a new call and never gets the result of this one.
-func (m *sessions) leave(st *keyState, c *call) {
-	m.states.Lock()
-	defer m.states.Unlock()
+func (g *refreshGroup) leave(st *keyState, c *call) {
+	g.states.Lock()
+	defer g.states.Unlock()
 	delete(st.calls, c.stale.AccessToken)
 	st.group.Forget(c.stale.AccessToken)
 	if len(st.calls) == 0 {
 		st.calls, st.group = nil, nil
 	}
 	close(c.ended)
-	m.work.End()
+	g.work.End()
 }
 
 // fail notes that an attempt failed and that the next begins at retryAt. Those

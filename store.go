@@ -98,23 +98,6 @@ func SaveIfAbsent(ctx context.Context, st TokenStore, key string, s *Session) (s
 	return stored && err == nil, storeError(ctx, "update", redactError(err, s))
 }
 
-type contextKey struct{}
-
-// WithKey returns a context whose requests use the session stored under key,
-// unless [Transport.Key] says otherwise. A key is any string that identifies
-// a user; it appears in events and logs, so it must not be a secret. A
-// program with one session needs none: without WithKey the key is the empty
-// string.
-func WithKey(ctx context.Context, key string) context.Context {
-	return context.WithValue(ctx, contextKey{}, key)
-}
-
-// KeyFromContext returns the key that [WithKey] put into ctx, "" if none.
-func KeyFromContext(ctx context.Context) string {
-	key, _ := ctx.Value(contextKey{}).(string)
-	return key
-}
-
 // MemoryStore is a [TokenStore] in memory, for one process. Sessions stay
 // until they are replaced or deleted. The zero value is ready to use. It is
 // safe for concurrent use, and must not be copied after first use.

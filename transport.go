@@ -12,6 +12,7 @@ import (
 	"github.com/benbjohnson/clock"
 
 	"github.com/walletauth/walletauth/internal/api"
+	"github.com/walletauth/walletauth/internal/body"
 	"github.com/walletauth/walletauth/internal/drain"
 	"github.com/walletauth/walletauth/internal/policy"
 	"github.com/walletauth/walletauth/internal/serverclock"
@@ -127,7 +128,7 @@ var _ http.RoundTripper = (*Transport)(nil)
 // [errors.Is] and [errors.As].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := t.ready(); err != nil {
-		return nil, closeBody(req, err)
+		return nil, body.Close(req, err)
 	}
 	kind := t.origin.Kind(req)
 	if kind == api.Outside {
@@ -137,7 +138,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || !t.CaptureLogin {
 		return resp, err
 	}
-	return t.captureSession(kind, req, resp, s)
+	return t.capture(kind, req, resp, s)
 }
 
 // CloseIdleConnections closes the idle connections of Base, if it has such a
@@ -298,7 +299,7 @@ func (t *Transport) newSessions() *sessions {
 	store := &pendingStore{store: t.Store, states: states, clock: clk, timeout: timeout, work: work, emit: emit}
 	limits := throttle.New(clk)
 	limits.OnChange = func(down bool, err error, held int) { emit(context.Background(), endpointEvent(down, err, held)) }
-	refreshes := &refreshConfig{
+	refreshes := &refreshGroup{
 		store: store, refresher: t.Refresher, throttle: limits, states: states, clock: clk, server: server,
 		lifetimes: &policy.Lifetimes{}, timeout: timeout, project: t.ProjectID, process: rand.Uint64(),
 		onEvent: onEvent, work: work,
@@ -327,30 +328,4 @@ func (t *Transport) check() (err error) {
 	}
 	t.origin, err = api.Parse(cmp.Or(t.BaseURL, Testnet), t.AllowHTTP)
 	return err
-}
-
-func (t *Transport) base() http.RoundTripper {
-	if t.Base == nil {
-		return http.DefaultTransport
-	}
-	return t.Base
-}
-
-func (t *Transport) key(req *http.Request) string {
-	if t.Key == nil {
-		return KeyFromContext(req.Context())
-	}
-	return t.Key(req)
-}
-
-func (t *Transport) maxReplay() int64 { return cmp.Or(t.MaxReplayBytes, 64<<10) }
-
-// Clock tells the time. The clocks of github.com/benbjohnson/clock,
-// github.com/jonboulle/clockwork and k8s.io/utils/clock are Clocks as they
-// are. It must be safe for concurrent use.
-type Clock interface {
-	// Now returns the time, as time.Now does.
-	Now() time.Time
-	// After returns a channel that gets the time after d, as time.After does.
-	After(d time.Duration) <-chan time.Time
 }

@@ -192,16 +192,20 @@ func Method(req *http.Request) string {
 	return req.Method
 }
 
-// WrongNetwork returns an error if o is one of WalletKit's two networks and u is
-// the other: a program that uses both has a Transport for each.
-func (o Origin) WrongNetwork(u *url.URL) error {
+// WrongNetwork returns an error if o is one of WalletKit's two networks and req is
+// for the other without an Authorization of its own: a program that uses both has
+// a Transport for each.
+func (o Origin) WrongNetwork(req *http.Request) error {
 	const testnet, mainnet = "testnet.walletkit.com", "mainnet.walletkit.com"
-	if u == nil {
+	if req.URL == nil {
 		return nil
 	}
-	to := lowerASCII(u.Hostname())
-	if (o.host == testnet && to == mainnet) || (o.host == mainnet && to == testnet) {
-		return fmt.Errorf("walletauth: a request to %s through a Transport for %s mixes up testnet and mainnet: change BaseURL or the request", to, o.host)
+	to := lowerASCII(req.URL.Hostname())
+	if (o.host != testnet || to != mainnet) && (o.host != mainnet || to != testnet) {
+		return nil
 	}
-	return nil
+	if _, caller := CopyHeader(req.Header); caller.Authorization {
+		return nil
+	}
+	return fmt.Errorf("walletauth: a request to %s through a Transport for %s mixes up testnet and mainnet: change BaseURL or the request", to, o.host)
 }

@@ -290,7 +290,7 @@ func TestTestnetAndMainnetAreNotMixedUp(t *testing.T) {
 		{testnet, "https://elsewhere.example", false},
 		{"https://api.example", mainnet, false},
 	} {
-		err := mustParse(t, row.base).WrongNetwork(mustURL(t, row.url))
+		err := mustParse(t, row.base).WrongNetwork(&http.Request{URL: mustURL(t, row.url)})
 		if (err != nil) != row.mixed {
 			t.Errorf("%s and %s: %v", row.base, row.url, err)
 		}
@@ -298,7 +298,7 @@ func TestTestnetAndMainnetAreNotMixedUp(t *testing.T) {
 			t.Errorf("the error does not name both: %v", err)
 		}
 	}
-	if err := mustParse(t, testnet).WrongNetwork(nil); err != nil {
+	if err := mustParse(t, testnet).WrongNetwork(&http.Request{}); err != nil {
 		t.Errorf("no URL: %v", err)
 	}
 }

@@ -31,3 +31,12 @@ func (b *prefixedBody) Read(p []byte) (int, error) {
 	}
 	return b.ReadCloser.Read(p)
 }
+
+// Close closes the body of a request that is not sent, as a RoundTripper must, and
+// returns err.
+func Close(req *http.Request, err error) error {
+	if req.Body != nil {
+		_ = req.Body.Close() // err is what matters
+	}
+	return err
+}
