@@ -172,7 +172,7 @@ var wrongLines = []wrongLine{
 	{"requests wait as long as a refresh is tried", "singleflight.go", "case <-leave:\n\t\t\t\tc.giveUp()\n", "case <-leave:\n"},
 	{"a cool-down outlives a new login", "internal/policy/cooldown.go", "if c.refreshToken == refreshToken && now.Before(c.until) {", "if now.Before(c.until) {"},
 	{"a key that failed is left alone for minutes", "internal/policy/cooldown.go", "250*time.Millisecond, 4*time.Second)", "250*time.Millisecond, 4*time.Minute)"},
-	{"a request goes out as another user after a wait", "singleflight.go", "if next.session.UserID != c.stale.UserID {", "if false {"},
+	{"a request goes out as another user after a wait", "sessions.go", "if next.session.UserID != c.stale.UserID {", "if false {"},
 	{"a refused request is sent again as another user", "sessions.go", "case err == nil && next.session.UserID == rejected.session.UserID:", "case err == nil:"},
 	{"a reply may be another user's", "internal/api/session.go", `case s.UserID != "" && next.UserID != s.UserID:`, "case false:"},
 	{"a reply is thrown away that looks expired", "refresh.go", "\t\tc.expiry = received.Add(lifetime)\n", "\t\treturn nil, errors.New(\"expired\")\n"},
