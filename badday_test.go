@@ -244,11 +244,15 @@ func (d *badDay) lastServed() time.Duration { return d.served[len(d.served)-1] }
 // crowdSize is how many users there are where their number matters most; a
 // quarter of them elsewhere, for the sake of the tests' speed. The race detector
 // knows at most 8,128 goroutines. All bounds are the same.
-func crowdSize() int {
+func crowdSize() int { return many(10_000) }
+
+// many is n, or a tenth of it under the race detector, which makes everything ten
+// times as slow.
+func many(n int) int {
 	if simulation.RaceDetector {
-		return 1_000
+		return n / 10
 	}
-	return 10_000
+	return n
 }
 
 // phases starts the users at an even pace within a second.

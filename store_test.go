@@ -534,9 +534,6 @@ func TestKeysThatFailedOnce(t *testing.T) {
 		"by a 401 that was not mended": {answer(&walletauth.RefreshError{StatusCode: 404}), 401, time.Minute, 5_000},
 		"by an endpoint that refuses":  {&issuerOfAll{}, 401, time.Minute, 5_000},
 	} {
-		if testing.Short() {
-			c.keys = min(c.keys, 5_000)
-		}
 		inBubble(t, name+" use no memory a day later", func(t *testing.T) {
 			var warm atomic.Bool
 			tr := &walletauth.Transport{Store: crowd{time.Now()}, BaseURL: "https://walletkit.test", Refresher: c.refresher, Base: roundTripFunc(func(*http.Request) (*http.Response, error) {
@@ -545,17 +542,18 @@ func TestKeysThatFailedOnce(t *testing.T) {
 				}
 				return &http.Response{StatusCode: c.status, Body: http.NoBody}, nil
 			})}
-			each(t, tr, c.keys, c.keys+20_000, "/") // fills what is remembered within bounds
+			keys := many(c.keys)
+			each(t, tr, keys, keys+6_000, "/") // fills what is remembered within bounds
 			warm.Store(true)
 			before := heapNow()
 			time.Sleep(c.age)
-			each(t, tr, 0, c.keys, "/")
+			each(t, tr, 0, keys, "/")
 			for range 2 {
 				time.Sleep(24 * time.Hour)
-				each(t, tr, c.keys, c.keys+100, "/") // who comes later clears up
+				each(t, tr, keys, keys+100, "/") // who comes later clears up
 			}
-			if grown := heapNow() - before; grown > max(int64(16*c.keys), 256<<10) {
-				t.Errorf("the heap has grown by %d bytes, %d for each key", grown, grown/int64(c.keys))
+			if grown := heapNow() - before; grown > max(int64(16*keys), 256<<10) {
+				t.Errorf("the heap has grown by %d bytes, %d for each key", grown, grown/int64(keys))
 			}
 			runtime.KeepAlive(tr)
 			if err := tr.Shutdown(t.Context()); err != nil {
@@ -577,7 +575,7 @@ func (*issuerOfAll) Refresh(_ context.Context, s *walletauth.Session) (*walletau
 
 func TestKeysThatWereUsed(t *testing.T) {
 	inBubble(t, "leave only a bounded memory", func(t *testing.T) {
-		const first, all = 50_000, 200_000
+		first, all := many(50_000), many(200_000)
 		tr := &walletauth.Transport{Store: crowd{time.Now()}, BaseURL: "https://walletkit.test", Base: roundTripFunc(func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
 		})}
