@@ -170,8 +170,8 @@ func (h *handle) loadWhileDown(a *actor, key *keyTruth) (*walletauth.Session, er
 }
 
 // copyOf returns the local copy, which is as old as the world's conditions say
-// but never older than what this process has seen. That there is no session
-// is not kept: the server is asked.
+// but never older than what this process has seen. A missing session is not
+// kept: the server is asked.
 func (h *handle) copyOf(key *keyTruth) *walletauth.Session {
 	r := h.inc.world.store.records[key]
 	n := max(1, h.seen[key])
