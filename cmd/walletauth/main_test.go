@@ -11,17 +11,9 @@ import (
 // The tests run the program as its users do: built, with a home of its own,
 // against its own stand-in.
 
-var binary = os.Getenv(binaryEnv) // else built by TestMain
+var binary string // built by TestMain
 
-// binaryEnv is set where the tests run themselves again.
-const binaryEnv = "WALLETAUTH_TEST_BINARY"
-
-func TestMain(m *testing.M) {
-	if binary != "" {
-		os.Exit(m.Run())
-	}
-	os.Exit(buildAndRun(m))
-}
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "walletauth")

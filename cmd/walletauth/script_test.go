@@ -58,7 +58,7 @@ func setup(env *testscript.Env) error {
 	env.Defer(func() { // before the folder is removed
 		keys, err := sealingKeys(env.WorkDir)
 		knownKeys.add(keys)
-		if os.Getenv(busEnv) != "" && err == nil {
+		if busAddress != "" && err == nil {
 			keys, err = keyringKey()
 			knownKeys.add(keys)
 		}
@@ -66,12 +66,9 @@ func setup(env *testscript.Env) error {
 			panic(err) // the search would pass for no reason
 		}
 	})
-	env.Setenv("DBUS_SESSION_BUS_ADDRESS", os.Getenv(busEnv))
+	env.Setenv("DBUS_SESSION_BUS_ADDRESS", busAddress)
 	return nil
 }
-
-// busEnv is where the scripts find a keyring, empty if they find none.
-const busEnv = "WALLETAUTH_TEST_BUS"
 
 // recorder is a testing.T for testscript. What a script logs is all that its
 // commands said; it is searched for secrets.
