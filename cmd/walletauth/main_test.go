@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,7 +14,15 @@ import (
 
 var binary string // built by TestMain
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+// TestMain lets more tests run at once than there are processors: most of the
+// time they wait, for tokens to expire and for networks to fail.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "8"); err != nil { // -parallel overrides it
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "walletauth")
