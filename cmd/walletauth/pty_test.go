@@ -174,6 +174,21 @@ func TestTerminalCtrlC(t *testing.T) {
 			t.Errorf("the progress stays on the screen: %q", p.said())
 		}
 	})
+	t.Run("a second time while a new session is waited for", func(t *testing.T) {
+		env, api := home(t)
+		login(t, env, api)
+		if err := expireSession(filepath.Join(env[0][len("HOME="):], "walletauth"), "default", api.URL, walletauth.JSONCodec{}); err != nil {
+			t.Fatal(err)
+		}
+		api.FailRefresh(1, walletauthtest.Fault{Delay: time.Hour})
+		p := atTerminal(t, env, binary, "token")
+		p.await(`Waiting for`)
+		p.types(ctrlC)
+		p.await(`interrupted`)
+		p.await(`Storing the session`)
+		p.types(ctrlC)
+		p.exits(-1) // ended by the signal
+	})
 	t.Run("once is once for the program that exec runs", func(t *testing.T) {
 		env, api := home(t)
 		login(t, env, api)
