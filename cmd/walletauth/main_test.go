@@ -1,3 +1,5 @@
+//go:build linux
+
 package main_test
 
 import (
@@ -10,7 +12,9 @@ import (
 )
 
 // The tests run the program as its users do: built, with a home of its own,
-// against its own stand-in.
+// against its own stand-in. What they need is Linux's: a shell and its tools, /proc,
+// signals and a D-Bus session. What is tested without is in session_internal_test.go
+// and internal/proxy.
 
 var binary string // built by TestMain
 

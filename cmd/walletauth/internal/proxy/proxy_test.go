@@ -564,7 +564,6 @@ func TestListen(t *testing.T) {
 		"no port is refused":                   {"127.0.0.1", "is no address to listen at"},
 		"a port in use is said to be":          {taken.Addr().String(), "is in use: choose another port"},
 		"a file that is no socket is left":     {"unix:" + file, "is there already and no socket"},
-		"a socket in a missing folder is said": {"unix:" + filepath.Join(dir, "no", "socket"), "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, err := proxy.Listen(row.address)
@@ -577,7 +576,11 @@ func TestListen(t *testing.T) {
 			}
 		})
 	}
-	for _, address := range []string{"127.0.0.1:0", "localhost:0", "127.1.2.3:0"} {
+	addresses := []string{"127.0.0.1:0", "localhost:0"}
+	if runtime.GOOS == "linux" { // elsewhere only 127.0.0.1 is there
+		addresses = append(addresses, "127.1.2.3:0")
+	}
+	for _, address := range addresses {
 		l, err := proxy.Listen(address)
 		if err != nil {
 			t.Fatal(err)
@@ -595,7 +598,15 @@ func TestProxyAtASocket(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("sockets are refused there")
 	}
-	file := filepath.Join(t.TempDir(), "socket")
+	dir, err := os.MkdirTemp("", "walletauth") // TempDir's paths may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if _, err := proxy.Listen("unix:" + filepath.Join(dir, "no", "socket")); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("in a missing folder: %v", err)
+	}
+	file := filepath.Join(dir, "socket")
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: file, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
