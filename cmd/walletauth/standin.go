@@ -50,7 +50,7 @@ A test steers it by requests to paths of its own:
 	flags.BoolVar(&config.KeepRefreshToken, "keep-refresh-token", false, "let a refresh answer with the same refresh token")
 	flags.BoolVar(&config.NewSessionID, "new-session-id", false, "give the session a new id with every refresh")
 	flags.BoolVar(&config.OneAccessToken, "one-access-token", false, "end the old access token with every refresh")
-	flags.DurationVar(&config.ReuseGrace, "reuse-grace", 0, "how long a spent refresh token still answers as the first time")
+	flags.DurationVar(&config.ReuseGrace, "reuse-grace", 0, "how long a used refresh token still answers as the first time")
 	flags.StringSliceVar(&config.CORS, "cors", nil, "`ORIGIN` whose pages may call it from a browser; may be repeated")
 	flags.StringArrayVar(&faults, "fail", nil, "fail on purpose, `JSON` as for /standin/fail; may be repeated")
 	cmd.RunE = interruptible(func(cmd *cobra.Command, _ []string) error {
