@@ -52,7 +52,7 @@ const (
 type Event struct {
 	Type      EventType     // what happened
 	Reason    Reason        // why the refresh began that the event is part of
-	Key       string        // whose session, as Transport.Key or WithKey gave it
+	Key       string        // whose session: an identifier that logs show, so it must not be a secret
 	SessionID string        // the session that is current after the event
 	UserID    string        // its user, by WalletKit's id
 	Duration  time.Duration // since RefreshBegan: retries, pauses and saving included

@@ -64,7 +64,8 @@ main() {
 # the cache of this machine, or from where it came before.
 go_finds_the_clone() {
 	others="file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY)"
-	export GOMODCACHE="$work/cache" GOPROXY="$others" GOPRIVATE="$root,$root/*" GOWORK=off GOFLAGS=-modcacherw
+	export GOMODCACHE="$work/cache" GOPROXY="$others" GOPRIVATE="$root,$root/*" GOWORK=off
+	export GOFLAGS="-modcacherw -trimpath" # without the folders in it, what is built counts for the program outside, too
 	export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0="url.file://$clone.insteadOf" GIT_CONFIG_VALUE_0="https://$root"
 }
 
@@ -150,7 +151,7 @@ try_outside() {
 	commands >"$work/commands"
 	fetch_all
 	unset GIT_CONFIG_COUNT GOPRIVATE
-	export GONOSUMDB="$root,$root/*" GOMODCACHE="$work/outside-cache" GOFLAGS="-modcacherw -mod=mod"
+	export GONOSUMDB="$root,$root/*" GOMODCACHE="$work/outside-cache" GOFLAGS="-modcacherw -trimpath -mod=mod"
 	export GOPROXY="file://$work/fetched/cache/download,$others"
 	mkdir "$work/outside"
 	outside >"$work/outside/main.go"

@@ -22,14 +22,14 @@ type base struct {
 	inFlight int
 	granted  bool // something was answered 2xx: a new session perhaps
 	closing  bool
-	settled  chan struct{} // closed once nothing can come any more
+	idle     chan struct{} // closed once nothing can come any more
 }
 
 func newBase() *base {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext
 	t.TLSHandshakeTimeout = connectTimeout
-	return &base{RoundTripper: t, settled: make(chan struct{})}
+	return &base{RoundTripper: t, idle: make(chan struct{})}
 }
 
 var errClosing = errors.New("the program is ending")
@@ -65,24 +65,24 @@ func (b *base) end(resp *http.Response, err error) {
 	} else if resp.StatusCode/100 == 2 {
 		b.granted = true
 	}
-	b.settle()
+	b.closeIfIdle()
 }
 
 // close lets no further request begin. The channel is closed once nothing is in
 // flight, unless there is a new session to store.
-func (b *base) close() (settled <-chan struct{}) {
+func (b *base) close() (idle <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.closing {
 		b.closing = true
-		b.settle()
+		b.closeIfIdle()
 	}
-	return b.settled
+	return b.idle
 }
 
-func (b *base) settle() {
+func (b *base) closeIfIdle() {
 	if b.closing && b.inFlight == 0 && !b.granted {
-		close(b.settled)
+		close(b.idle)
 	}
 }
 

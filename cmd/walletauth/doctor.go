@@ -18,10 +18,10 @@ import (
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Check what a session depends on, and say how to mend it",
+		Short: "Check what a session depends on, and say how to fix it",
 		Long: `Check the profile, the folder, the key that seals the session, the session, the
 way to WalletKit and this machine's clock. Each line that is not ok says how to
-mend it. The exit code is 1 if one of them fails. Nothing is changed.`,
+fix it. The exit code is 1 if one of them fails. Nothing is changed.`,
 		Args: exactArgs(0),
 		RunE: interruptible(func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) }),
 	}
@@ -31,7 +31,7 @@ mend it. The exit code is 1 if one of them fails. Nothing is changed.`,
 type diagnosis struct {
 	grade grade
 	what  string // checked
-	found string // and how to mend it
+	found string // and how to fix it
 }
 
 type grade string
@@ -119,7 +119,7 @@ func checkKey(p *profile) diagnosis {
 func (a *app) checkSession(ctx context.Context, p *profile) diagnosis {
 	store, err := openStore(p)
 	if err != nil {
-		return diagnosis{bad, "session", "cannot be read before the key is mended"}
+		return diagnosis{bad, "session", "cannot be read before the key is fixed"}
 	}
 	s, err := store.Load(ctx, p.key())
 	if errors.Is(err, walletauth.ErrNoSession) {

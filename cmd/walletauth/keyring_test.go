@@ -1,12 +1,15 @@
+//go:build linux
+
 package main_test
 
 import (
+	"bufio"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -14,59 +17,88 @@ import (
 	oskeyring "github.com/zalando/go-keyring"
 )
 
-// On Linux the scripts bring a keyring: the test runs itself again under a D-Bus
-// session of its own and starts GNOME Keyring there.
+// The tests bring a keyring: GNOME Keyring on a D-Bus session of their own, which
+// knows nothing of the keyring of who runs them.
 
 func TestKeyring(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("it would use the keyring of who runs the tests")
-	}
-	if os.Getenv(busEnv) == "" {
-		runOnBus(t)
-		return
-	}
 	startKeyring(t)
 	runScripts(t, "testdata/keyring")
 }
 
-// runOnBus runs this test again where there is a bus.
-func runOnBus(t *testing.T) {
-	for _, program := range []string{"dbus-run-session", "gnome-keyring-daemon"} {
+// busAddress is where the scripts find a keyring, empty if they find none.
+var busAddress string
+
+// startKeyring starts a bus and GNOME Keyring, unlocked, and waits until it
+// answers. Both end with the test.
+func startKeyring(tb testing.TB) {
+	tb.Helper()
+	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
 		if _, err := exec.LookPath(program); err != nil {
 			if os.Getenv("CI") != "" {
-				t.Fatalf("%v: install dbus and gnome-keyring", err)
+				tb.Fatalf("%v: apt-get install dbus gnome-keyring", err)
 			}
-			t.Skipf("%v: install dbus and gnome-keyring", err)
+			tb.Skipf("%v: apt-get install dbus gnome-keyring", err)
 		}
 	}
-	dir := t.TempDir()
-	config := filepath.Join(dir, "bus.conf")
-	if err := os.WriteFile(config, []byte(busConfig), 0o600); err != nil {
-		t.Fatal(err)
+	dir, err := os.MkdirTemp("", "walletauth") // TempDir's paths are too long for a socket
+	if err != nil {
+		tb.Fatal(err)
 	}
-	cmd := exec.Command("dbus-run-session", "--config-file="+config, "--",
-		"sh", "-c", busEnv+`=$DBUS_SESSION_BUS_ADDRESS exec "$0" "$@"`, os.Args[0], "-test.run=^TestKeyring$", "-test.v")
-	cmd.Env = os.Environ()
-	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"} {
-		folder := filepath.Join(dir, name)
-		if err := os.Mkdir(folder, 0o700); err != nil {
-			t.Fatal(err)
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	const variable = "DBUS_SESSION_BUS_ADDRESS"
+	before := os.Getenv(variable)
+	busAddress = startBus(tb, dir)
+	// Not Setenv of tb, which forbids that scripts run in parallel.
+	if err := os.Setenv(variable, busAddress); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		busAddress = ""
+		_ = os.Setenv(variable, before) // as it was
+	})
+	cmd := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
+	cmd.Stdin = strings.NewReader("\n")
+	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_CACHE_HOME="+dir, "XDG_RUNTIME_DIR="+dir)
+	startDaemon(tb, cmd)
+	for deadline := time.Now().Add(hang); ; time.Sleep(20 * time.Millisecond) {
+		_, err := oskeyring.Get("walletauth", "not there")
+		if errors.Is(err, oskeyring.ErrNotFound) {
+			return
 		}
-		cmd.Env = append(cmd.Env, name+"="+folder)
-	}
-	cmd.Env = append(cmd.Env, binaryEnv+"="+binary)
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestKeyring/keyring") {
-		t.Errorf("%v\n%s", err, out)
+		if time.Now().After(deadline) {
+			tb.Fatal("the keyring does not come up:", err)
+		}
 	}
 }
 
-// busConfig is a bus that starts no service of its own accord.
+// startBus starts a bus that starts no service of its own accord, and returns
+// its address.
+func startBus(tb testing.TB, dir string) (address string) {
+	tb.Helper()
+	config := filepath.Join(dir, "bus.conf")
+	if err := os.WriteFile(config, []byte(fmt.Sprintf(busConfig, dir)), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	cmd := exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--print-address")
+	var said strings.Builder
+	cmd.Stderr = &said
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	startDaemon(tb, cmd)
+	address, err = bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		tb.Fatal("the bus does not come up:", err, said.String())
+	}
+	return strings.TrimSpace(address)
+}
+
 const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <type>session</type>
-  <listen>unix:tmpdir=/tmp</listen>
+  <listen>unix:tmpdir=%s</listen>
   <policy context="default">
     <allow send_destination="*" eavesdrop="true"/>
     <allow eavesdrop="true"/>
@@ -75,27 +107,15 @@ const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
 </busconfig>
 `
 
-// startKeyring starts GNOME Keyring, unlocked, and waits until it answers.
-func startKeyring(t *testing.T) {
-	t.Helper()
-	cmd := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
-	cmd.Stdin = strings.NewReader("\n")
+func startDaemon(tb testing.TB, cmd *exec.Cmd) {
+	tb.Helper()
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
 	})
-	for deadline := time.Now().Add(hang); ; time.Sleep(20 * time.Millisecond) {
-		_, err := oskeyring.Get("walletauth", "not there")
-		if errors.Is(err, oskeyring.ErrNotFound) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the keyring does not come up:", err)
-		}
-	}
 }
 
 // keyringKey is the sealing key in the keyring, in the forms that a program

@@ -37,7 +37,10 @@ keyring holds. With --email a code is sent to that address and asked for; where
 there is no terminal it is read from standard input.
 
 The profile remembers API, project and how the session is sealed, so that later
-commands need none of the flags.`,
+commands need none of the flags.
+
+A login replaces the session that the profile had. WalletKit ends the old one
+when it expires; walletauth logout before the login ends it at once.`,
 		Example: `  walletauth login --email ada@example.com --project my-project
   walletauth login --anonymous --profile play --project my-project --api mainnet`,
 		Args: exactArgs(0),
@@ -85,6 +88,10 @@ func (a *app) login(cmd *cobra.Command, o loginOptions) error {
 	if err != nil {
 		return err
 	}
+	before, err := store.Load(cmd.Context(), p.key())
+	if err != nil {
+		before = nil // nobody was logged in, or with another key
+	}
 	if err := p.save(); err != nil {
 		return fmt.Errorf("the profile cannot be stored: %w", err)
 	}
@@ -93,6 +100,9 @@ func (a *app) login(cmd *cobra.Command, o loginOptions) error {
 	}
 	_, err = fmt.Fprintf(a.out, "Logged in to %s as %s, project %s, profile %s, %s.\n",
 		p.host(), printable(account.UserID), p.Project, p.Name, p.sealedBy())
+	if before != nil && before.UserID != account.UserID {
+		_, _ = fmt.Fprintf(a.err, "The session of %s was replaced. To keep both, log in with another --profile.\n", printable(before.UserID))
+	}
 	return err
 }
 

@@ -1,6 +1,9 @@
+//go:build linux
+
 package main_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,16 +12,18 @@ import (
 )
 
 // The tests run the program as its users do: built, with a home of its own,
-// against its own stand-in.
+// against its own stand-in. What they need is Linux's: a shell and its tools, /proc,
+// signals and a D-Bus session. What is tested without is in session_internal_test.go
+// and internal/proxy.
 
-var binary = os.Getenv(binaryEnv) // else built by TestMain
+var binary string // built by TestMain
 
-// binaryEnv is set where the tests run themselves again.
-const binaryEnv = "WALLETAUTH_TEST_BINARY"
-
+// TestMain lets more tests run at once than there are processors: most of the
+// time they wait, for tokens to expire and for networks to fail.
 func TestMain(m *testing.M) {
-	if binary != "" {
-		os.Exit(m.Run())
+	if err := flag.Set("test.parallel", "8"); err != nil { // -parallel overrides it
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	os.Exit(buildAndRun(m))
 }

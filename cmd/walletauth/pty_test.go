@@ -1,8 +1,9 @@
+//go:build linux
+
 package main_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -123,14 +124,27 @@ func home(t *testing.T) (env []string, api *walletauthtest.Server) {
 
 func login(t *testing.T, env []string, api *walletauthtest.Server) {
 	t.Helper()
-	cmd := exec.Command(binary, "login", "--anonymous", "--api", api.URL, "--project", "project", "--insecure-storage")
-	cmd.Env = append(os.Environ(), env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	if out, code := runCommand(t, env, binary, "login", "--anonymous", "--api", api.URL, "--project", "project", "--insecure-storage"); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, out)
 	}
 }
 
+// runCommand runs a command without a terminal, and searches what it says.
+func runCommand(t *testing.T, env []string, args ...string) (output string, exitCode int) {
+	t.Helper()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	checkOutput(t, string(out))
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
 func TestTerminalAsksForTheCode(t *testing.T) {
+	t.Parallel()
 	env, api := home(t)
 	p := atTerminal(t, env, binary, "login", "--email", "ada@example.com", "--api", api.URL, "--project", "project", "--insecure-storage")
 	p.await(`WalletKit has sent a code to ada@example\.com\.\s+Code: $`)
@@ -141,6 +155,7 @@ func TestTerminalAsksForTheCode(t *testing.T) {
 
 // Ctrl-C ends a question and a wait at once, and is no failure of WalletKit's.
 func TestTerminalCtrlC(t *testing.T) {
+	t.Parallel()
 	t.Run("while a code is asked for", func(t *testing.T) {
 		env, api := home(t)
 		p := atTerminal(t, env, binary, "login", "--email", "ada@example.com", "--api", api.URL, "--project", "project", "--insecure-storage")
@@ -161,6 +176,21 @@ func TestTerminalCtrlC(t *testing.T) {
 			t.Errorf("the progress stays on the screen: %q", p.said())
 		}
 	})
+	t.Run("a second time while a new session is waited for", func(t *testing.T) {
+		env, api := home(t)
+		login(t, env, api)
+		if err := expireSession(filepath.Join(env[0][len("HOME="):], "walletauth"), "default", api.URL, walletauth.JSONCodec{}); err != nil {
+			t.Fatal(err)
+		}
+		api.FailRefresh(1, walletauthtest.Fault{Delay: time.Hour})
+		p := atTerminal(t, env, binary, "token")
+		p.await(`Waiting for`)
+		p.types(ctrlC)
+		p.await(`interrupted`)
+		p.await(`Storing the session`)
+		p.types(ctrlC)
+		p.exits(-1) // ended by the signal
+	})
 	t.Run("once is once for the program that exec runs", func(t *testing.T) {
 		env, api := home(t)
 		login(t, env, api)
@@ -176,6 +206,7 @@ func TestTerminalCtrlC(t *testing.T) {
 // On a terminal errors are red and progress is shown, unless NO_COLOR forbids
 // the colour; piped, there is neither.
 func TestTerminalColours(t *testing.T) {
+	t.Parallel()
 	const escape = "\x1b["
 	env, _ := home(t)
 	p := atTerminal(t, env, binary, "token")
@@ -192,18 +223,15 @@ func TestTerminalColours(t *testing.T) {
 		})
 	}
 	t.Run("piped", func(t *testing.T) {
-		cmd := exec.Command(binary, "token")
-		cmd.Env = append(os.Environ(), append(env, "TERM=xterm")...)
-		out, _ := cmd.CombinedOutput() // exit code 3
-		if !bytes.HasPrefix(out, []byte("walletauth: not logged in")) {
+		if out, _ := runCommand(t, append(env, "TERM=xterm"), binary, "token"); !strings.HasPrefix(out, "walletauth: not logged in") {
 			t.Errorf("%q", out)
 		}
-		checkOutput(t, string(out))
 	})
 }
 
 // For a person JSON is indented, and an answer cannot steer the terminal.
 func TestTerminalShowsAnswers(t *testing.T) {
+	t.Parallel()
 	env, api := home(t)
 	login(t, env, api)
 	api.Fail(walletauthtest.ListWallets, 1, walletauthtest.Fault{Body: `[{"name":"savings"}]`})
@@ -223,6 +251,7 @@ func TestTerminalShowsAnswers(t *testing.T) {
 // An interrupted command leaves no refresh behind: what was sent is stored, so
 // the next command finds the session as it is.
 func TestTerminalCtrlCStoresTheRefresh(t *testing.T) {
+	t.Parallel()
 	env, api := home(t)
 	login(t, env, api)
 	if err := expireSession(filepath.Join(env[0][len("HOME="):], "walletauth"), "default", api.URL, walletauth.JSONCodec{}); err != nil {
@@ -240,10 +269,8 @@ func TestTerminalCtrlCStoresTheRefresh(t *testing.T) {
 	p.await(`interrupted`)
 	close(answer)
 	p.exits(130)
-	cmd := exec.CommandContext(context.Background(), binary, "token")
-	cmd.Env = append(os.Environ(), env...)
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "access-") {
-		t.Errorf("%v\n%s", err, out)
+	if out, _ := runCommand(t, env, binary, "token"); !strings.HasPrefix(out, "access-") {
+		t.Error(out)
 	}
 	if stats := api.Stats(); stats.Refreshes != 1 || stats.Reuses != 0 {
 		t.Errorf("%+v", stats)

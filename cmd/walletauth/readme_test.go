@@ -1,3 +1,5 @@
+//go:build linux
+
 package main_test
 
 import (
@@ -13,13 +15,14 @@ import (
 
 // The recipes of the README do what they say.
 func TestReadmeRecipes(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	env, api := home(t)
 	login(t, env, api)
-	env = append(append(os.Environ(), env...), "API="+api.URL)
+	env = append(env, "API="+api.URL)
 	for _, recipe := range []struct{ name, lang, says string }{
 		{"shell", "sh", `(?s)^\[\]\n\[\]\n\{"id":.*\}\n\[\{"id":.*\}\]\nlogged in\n$`},
 		{"Python", "python", `^from Python 2\n$`},
@@ -39,13 +42,9 @@ func TestReadmeRecipes(t *testing.T) {
 				"python": {binary, "exec", "--", "python3", file},
 				"js":     {binary, "exec", "--", "node", file},
 			}[recipe.lang]
-			cmd := exec.Command(args[0], args[1:]...)
-			cmd.Env = env
-			out, err := cmd.CombinedOutput()
-			if err != nil || !regexp.MustCompile(recipe.says).Match(out) {
-				t.Errorf("%v\n%s", err, out)
+			if out, code := runCommand(t, env, args...); code != 0 || !regexp.MustCompile(recipe.says).MatchString(out) {
+				t.Errorf("exit code %d\n%s", code, out)
 			}
-			checkOutput(t, string(out))
 		})
 	}
 	if got := api.Requests(walletauthtest.CreateWallet); got != 3 {
@@ -56,6 +55,7 @@ func TestReadmeRecipes(t *testing.T) {
 // The README names every command and every exit code, and its picture is of this
 // program.
 func TestReadmeIsComplete(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +73,11 @@ func TestReadmeIsComplete(t *testing.T) {
 	for _, verb := range verbs {
 		if verb[1] != "help" && !strings.Contains(string(readme), "\n| `"+verb[1]) {
 			t.Errorf("the README's table lacks %s", verb[1])
+		}
+	}
+	for _, code := range []string{"0", "1", "2", "3", "4", "5", "130"} {
+		if !strings.Contains(string(readme), "\n| "+code+" |") {
+			t.Errorf("the README's table lacks exit code %s", code)
 		}
 	}
 	picture, err := os.ReadFile("session.svg")

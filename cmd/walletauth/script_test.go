@@ -1,3 +1,5 @@
+//go:build linux
+
 package main_test
 
 import (
@@ -25,7 +27,10 @@ import (
 	"github.com/walletauth/walletauth/filestore"
 )
 
-func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	runScripts(t, "testdata/script")
+}
 
 func runScripts(t *testing.T, dir string) {
 	testscript.RunT(recorder{T: t}, testscript.Params{
@@ -55,23 +60,29 @@ func setup(env *testscript.Env) error {
 		env.Setenv(name, folder)
 	}
 	env.Setenv("KEY", filepath.Join(env.WorkDir, "sealing.key"))
-	env.Defer(func() { // before the folder is removed
-		keys, err := sealingKeys(env.WorkDir)
-		knownKeys.add(keys)
-		if os.Getenv(busEnv) != "" && err == nil {
-			keys, err = keyringKey()
-			knownKeys.add(keys)
-		}
-		if err != nil {
-			panic(err) // the search would pass for no reason
-		}
-	})
-	env.Setenv("DBUS_SESSION_BUS_ADDRESS", os.Getenv(busEnv))
+	env.Defer(func() { searchScript(env) }) // before the folder is removed
+	env.Setenv("DBUS_SESSION_BUS_ADDRESS", busAddress)
 	return nil
 }
 
-// busEnv is where the scripts find a keyring, empty if they find none.
-const busEnv = "WALLETAUTH_TEST_BUS"
+// searchScript looks for secrets in what a script has left in files, and keeps its
+// sealing keys, for which the log is searched. An error would let both pass for
+// no reason.
+func searchScript(env *testscript.Env) {
+	keys, err := sealingKeys(env.WorkDir)
+	if busAddress != "" && err == nil {
+		var inKeyring []string
+		inKeyring, err = keyringKey()
+		keys = append(keys, inKeyring...)
+	}
+	if err != nil {
+		env.T().Fatal(err)
+	}
+	knownKeys.add(keys)
+	if found, err := searchFiles(env.WorkDir, keys); err != nil || len(found) > 0 {
+		env.T().Fatal(found, err)
+	}
+}
 
 // recorder is a testing.T for testscript. What a script logs is all that its
 // commands said; it is searched for secrets.

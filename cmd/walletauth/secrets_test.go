@@ -1,3 +1,5 @@
+//go:build linux
+
 package main_test
 
 import (
@@ -27,19 +29,40 @@ func checkOutput(t *testing.T, output string, keys ...string) {
 	}
 }
 
-func faultsIn(output string, keys []string) (found []string) {
-	for _, token := range refreshTokens.FindAllString(output, -1) {
-		found = append(found, "the output holds the refresh token "+token)
-	}
-	for _, key := range keys {
-		if strings.Contains(output, key) {
-			found = append(found, "the output holds the sealing key")
-		}
-	}
+func faultsIn(output string, keys []string) []string {
+	found := secretsIn(output, keys)
 	for _, name := range goNames.FindAllString(output, -1) {
 		found = append(found, "the output says "+name+" to a user")
 	}
 	return found
+}
+
+func secretsIn(text string, keys []string) (found []string) {
+	for _, token := range refreshTokens.FindAllString(text, -1) {
+		found = append(found, "it holds the refresh token "+token)
+	}
+	for _, key := range keys {
+		if strings.Contains(text, key) {
+			found = append(found, "it holds the sealing key")
+		}
+	}
+	return found
+}
+
+// searchFiles returns what is found in all files below dir but sessions and
+// keys: in profiles, and in what scripts have redirected.
+func searchFiles(dir string, keys []string) (found []string, err error) {
+	err = filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() || strings.HasSuffix(file, ".session") || strings.HasSuffix(file, ".key") {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		for _, secret := range secretsIn(string(text), keys) {
+			found = append(found, file+": "+secret)
+		}
+		return err
+	})
+	return found, err
 }
 
 // sealingKeys are the keys in files below dir whose names end in .key, in the
@@ -83,5 +106,18 @@ func TestSearchFindsSecrets(t *testing.T) {
 				t.Errorf("%q passes", output)
 			}
 		})
+	}
+}
+
+func TestSearchFindsSecretsInFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"log": "refresh-" + strings.Repeat("A", 26), "my.session": "refresh-" + strings.Repeat("A", 26)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := searchFiles(dir, nil)
+	if err != nil || len(found) != 1 || !strings.HasPrefix(found[0], filepath.Join(dir, "log")) {
+		t.Errorf("found %q, %v", found, err)
 	}
 }

@@ -62,7 +62,7 @@ const (
 	// gives up before the half minute of the library.
 	refreshTimeout = 10 * time.Second
 	// storeTimeout bounds the wait at the end: a refresh that was sent has
-	// spent its refresh token, so its answer is waited for as long as it may
+	// used up its refresh token, so its answer is waited for as long as it may
 	// come.
 	storeTimeout = refreshTimeout + 2*time.Second
 )
@@ -73,31 +73,31 @@ const (
 func (s *session) close(t *terminal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	settled := s.base.close()
+	idle := s.base.close()
 	go func() {
 		select {
-		case <-settled:
+		case <-idle:
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
 	err := t.wait(ctx, "Storing the session", s.transport.Shutdown)
 	if errors.Is(err, context.Canceled) {
-		return nil // settled: there was nothing to store
+		return nil // idle: there was nothing to store
 	}
 	return err
 }
 
-// patience is how long a person waits for a network that has failed already.
+// maxWait is how long a person waits for a network that has failed already.
 // The library waits as long after the first failure, which without an answer to
 // the first packet comes only after connectTimeout.
-const patience = 5 * time.Second
+const maxWait = 5 * time.Second
 
 // current returns a session that is fit to use now, refreshed if it was due.
 func (s *session) current(ctx context.Context, t *terminal) (*walletauth.Session, error) {
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
-	defer time.AfterFunc(patience, func() {
+	defer time.AfterFunc(maxWait, func() {
 		if failure := s.base.lastFailure(); failure != nil {
 			leave(failure)
 		}

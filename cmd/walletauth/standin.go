@@ -30,6 +30,7 @@ A test steers it by requests to paths of its own:
 
   POST /standin/fail     {"endpoint":"POST /users/refresh-token","times":2,"status":503}
                          also "drop":true, "after":true, "delay":"2s", "body", "header"
+  POST /standin/clear    {}                                forgets what has not failed yet
   POST /standin/revoke   {"user_id":"..."}                 the access tokens
                          {"user_id":"...","session":true}  the sessions
   POST /standin/clock    {"offset":"10m"}
@@ -49,7 +50,7 @@ A test steers it by requests to paths of its own:
 	flags.BoolVar(&config.KeepRefreshToken, "keep-refresh-token", false, "let a refresh answer with the same refresh token")
 	flags.BoolVar(&config.NewSessionID, "new-session-id", false, "give the session a new id with every refresh")
 	flags.BoolVar(&config.OneAccessToken, "one-access-token", false, "end the old access token with every refresh")
-	flags.DurationVar(&config.ReuseGrace, "reuse-grace", 0, "how long a spent refresh token still answers as the first time")
+	flags.DurationVar(&config.ReuseGrace, "reuse-grace", 0, "how long a used refresh token still answers as the first time")
 	flags.StringSliceVar(&config.CORS, "cors", nil, "`ORIGIN` whose pages may call it from a browser; may be repeated")
 	flags.StringArrayVar(&faults, "fail", nil, "fail on purpose, `JSON` as for /standin/fail; may be repeated")
 	cmd.RunE = interruptible(func(cmd *cobra.Command, _ []string) error {
@@ -99,6 +100,7 @@ func newStandin(config walletauthtest.Config) (s *standin, err error) {
 	s = &standin{api: walletauthtest.NewUnstartedServer(config), mux: http.NewServeMux()}
 	s.api.Handle("GET "+streamPath, http.HandlerFunc(streamEvents))
 	s.mux.HandleFunc("POST /standin/fail", steer(s.fail))
+	s.mux.HandleFunc("POST /standin/clear", steer(s.clear))
 	s.mux.HandleFunc("POST /standin/revoke", steer(s.revoke))
 	s.mux.HandleFunc("POST /standin/clock", steer(s.setClock))
 	s.mux.HandleFunc("GET /standin/stats", s.stats)
@@ -171,6 +173,14 @@ func (s *standin) fail(r io.Reader) (err error) {
 	s.api.Fail(in.Endpoint, in.Times, walletauthtest.Fault{
 		Status: in.Status, Delay: time.Duration(in.Delay), After: in.After, Drop: in.Drop, Body: in.Body, Header: header,
 	})
+	return nil
+}
+
+func (s *standin) clear(r io.Reader) error {
+	if err := decodeStrictly(r, &struct{}{}); err != nil {
+		return err
+	}
+	s.api.ClearFaults()
 	return nil
 }
 

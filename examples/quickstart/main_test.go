@@ -48,8 +48,8 @@ func TestNoRequestFailsWhateverTheStandInDoes(t *testing.T) {
 	if n := row(t, stdout, "requests"); n < 100 {
 		t.Errorf("%d requests in 4 s", n)
 	}
-	if row(t, stdout, "refreshes") < 3 || row(t, stdout, "401s mended") < 1 {
-		t.Error("nothing happened that would have had to be mended")
+	if row(t, stdout, "refreshes") < 3 || row(t, stdout, "401s retried") < 1 {
+		t.Error("nothing happened for which the transport was needed")
 	}
 	for _, want := range []string{"refresh began", "request replayed", "503", "latency p50", "latency p99", "latency max"} {
 		if !strings.Contains(stdout, want) {
@@ -83,7 +83,7 @@ func TestTheRefreshedSessionIsWrittenBack(t *testing.T) {
 	srv, file := login(t)
 	srv.RevokeAccess("ada")
 	status, stdout, _ := start(t, "-for", "1500ms", "-base-url", srv.URL, "-project", "p", "-session", file)
-	if status != 0 || row(t, stdout, "refreshes") != 1 || row(t, stdout, "401s mended") != 1 {
+	if status != 0 || row(t, stdout, "refreshes") != 1 || row(t, stdout, "401s retried") != 1 {
 		t.Fatalf("status %d", status)
 	}
 	written, err := openSession(file)
@@ -91,7 +91,7 @@ func TestTheRefreshedSessionIsWrittenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := srv.Sessions("ada")[0]; written.session.RefreshToken != want.RefreshToken {
-		t.Error("the file holds a refresh token that is spent")
+		t.Error("the file holds a refresh token that is used up")
 	}
 	if info, err := os.Stat(file); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)

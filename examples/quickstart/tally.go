@@ -102,7 +102,7 @@ func (t *tally) table() string {
 		{"requests", len(t.latencies)},
 		{"failures", t.bad},
 		{"refreshes", t.events[walletauth.RefreshSucceeded]},
-		{"401s mended", t.events[walletauth.RequestReplayed]},
+		{"401s retried", t.events[walletauth.RequestReplayed]},
 		{"latency p50", short(percentile(t.latencies, 50))},
 		{"latency p99", short(percentile(t.latencies, 99))},
 		{"latency max", short(percentile(t.latencies, 100))},

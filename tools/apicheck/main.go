@@ -155,10 +155,10 @@ func check(folder string, packages []*exported, announced []string, out io.Write
 	for _, name := range names {
 		broken = append(broken, change{name: strings.TrimSuffix(name, ".txt"), what: "the package was removed"})
 	}
-	return judge(broken, announced, out)
+	return requireAnnounced(broken, announced, out)
 }
 
-func judge(broken []change, announced []string, out io.Writer) error {
+func requireAnnounced(broken []change, announced []string, out io.Writer) error {
 	var missing []string
 	for _, c := range broken {
 		if slices.ContainsFunc(announced, c.isNamedIn) {

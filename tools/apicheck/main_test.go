@@ -213,7 +213,7 @@ func TestAnnouncedIsWhatIsUnreleasedAndBreaking(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = judge([]change{{name: "made.Open", what: "removed"}}, lines, io.Discard)
+			err = requireAnnounced([]change{{name: "made.Open", what: "removed"}}, lines, io.Discard)
 			if (err == nil) != c.announced {
 				t.Errorf("%v, announced: %t", err, c.announced)
 			}
