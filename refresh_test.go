@@ -551,6 +551,33 @@ func TestASessionThatIsOverIsAskedAboutOnce(t *testing.T) {
 	})
 }
 
+// A refresh token that the server has refused is not called over before the store
+// was looked at again. Another access token may come beside it meanwhile.
+func TestARefusedRefreshTokenIsNotSentAgainWhileTheStoreIsLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(t)
+		k.srv.RevokeSessions("user")
+		k.at(5 * time.Minute)
+		var first sync.WaitGroup
+		first.Go(func() {
+			if _, err := k.get(t.Context()); !errors.Is(err, walletauth.ErrSessionExpired) {
+				t.Errorf("the first: %v, want ErrSessionExpired", err)
+			}
+		})
+		time.Sleep(100 * time.Millisecond)
+		other := *k.first
+		other.AccessToken = "another-access-token"
+		if err := walletauth.Save(t.Context(), k.Store, "", &other); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.get(t.Context()); !errors.Is(err, walletauth.ErrSessionExpired) {
+			t.Errorf("the second: %v, want ErrSessionExpired", err)
+		}
+		first.Wait()
+		k.sent(1)
+	})
+}
+
 func TestASessionThatIsOverServesWhileItsTokenIsValid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKept(t)
