@@ -269,9 +269,7 @@ func (r *refresh) accept(s, reply *Session) (*credentials, error) {
 	}
 	// The measure of this very token counts: a lifetime that was merely seen in
 	// passing may be a fraction of the real one.
-	if c.issued, c.trusted = received, max(known, r.lifetimes.Known())/2; c.trusted == 0 {
-		c.trusted = time.Minute
-	}
+	c.issued, c.trusted = received, max(known, r.lifetimes.Known())/2
 	return c, nil
 }
 

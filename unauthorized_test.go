@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -1216,5 +1217,60 @@ func TestSessionThatEndsServesNoRequestWithATokenThatGotA401(t *testing.T) {
 			t.Errorf("the request that got the 401: %v", err)
 		}
 		over(k, sent)
+	})
+}
+
+// A refresh ahead of time may have learned that a session is over, while its
+// access token served on. A 401 then is the end of it, also for a request that was
+// sent with an older token first.
+func TestA401OfASessionThatIsOverEndsTheReplayToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, next := freshSession(), freshSession()
+		next.AccessToken, next.RefreshToken = "next-access-token", "next-refresh-token"
+		next.AccessTokenExpiresAt = time.Now().Add(12 * time.Second)
+		store := &walletauth.MemoryStore{}
+		if err := walletauth.Save(t.Context(), store, "", old); err != nil {
+			t.Fatal(err)
+		}
+		answer, sent := make(chan struct{}), 0
+		refused := func() *http.Response { return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody} }
+		tr := &walletauth.Transport{
+			Store: store, BaseURL: "https://walletkit.test",
+			Refresher: refreshFunc(func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+				return nil, &walletauth.RefreshError{StatusCode: 403, Err: walletauth.ErrSessionExpired}
+			}),
+			Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if req.Header.Get("Authorization") == "Bearer "+old.AccessToken {
+					<-answer
+					return refused(), nil
+				}
+				if sent++; sent == 1 {
+					return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+				}
+				return refused(), nil
+			}),
+		}
+		get := func() (*http.Response, error) {
+			return tr.RoundTrip(httptest.NewRequest(http.MethodGet, "https://walletkit.test/wallets", nil))
+		}
+		var first sync.WaitGroup
+		first.Go(func() {
+			if resp, err := get(); !errors.Is(err, walletauth.ErrSessionExpired) {
+				t.Errorf("the request that was sent again: %v, %v; want ErrSessionExpired", resp, err)
+			}
+		})
+		synctest.Wait()
+		if err := walletauth.Save(t.Context(), store, "", next); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := get(); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("while the access token serves: %v, %v", resp, err)
+		}
+		time.Sleep(time.Second) // the refresh behind it ends
+		close(answer)
+		first.Wait()
+		if _, err := get(); !errors.Is(err, walletauth.ErrSessionExpired) || sent != 2 {
+			t.Errorf("a later request: %v, %d sent with the token; want ErrSessionExpired and 2", err, sent)
+		}
 	})
 }
