@@ -3,7 +3,9 @@
 package sqlstore_test
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"fmt"
 	"os"
@@ -39,7 +41,10 @@ func openWith(place string, lease time.Duration, conns int) (*sqlstore.Store, er
 	return &sqlstore.Store{DB: db, Dialect: sqlstore.Dialect(dialect), Table: table, Lease: lease}, nil
 }
 
-const sourceEnv = "WALLETAUTH_MYSQL_DSN"
+const (
+	sourceEnv = "WALLETAUTH_MYSQL_DSN"
+	fileEnv   = "WALLETAUTH_SQLITE_FILE"
+)
 
 func TestMain(m *testing.M) { remotetest.Main(m, open) }
 
@@ -49,12 +54,25 @@ func each(t *testing.T, test func(t *testing.T, newPlace func(testing.TB) string
 	t.Run("MariaDB", func(t *testing.T) { test(t, inMariaDB) })
 }
 
-// inSQLite is a file of its own, as a program opens one.
+// inSQLite is a file of its own, as a program opens one, or a table of its own in
+// the file that the environment names.
 func inSQLite(t testing.TB) string {
-	return "sqlite|file:" + filepath.Join(t.TempDir(), "app.db") + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)|"
+	const options = "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)|"
+	if file := os.Getenv(fileEnv); file != "" {
+		return "sqlite|file:" + file + options + newTable()
+	}
+	return "sqlite|file:" + filepath.Join(t.TempDir(), "app.db") + options
+}
+
+// inBareSQLite is a file of a program that knows nothing of WAL mode and of busy
+// timeouts.
+func inBareSQLite(t testing.TB) string {
+	return "sqlite|file:" + filepath.Join(t.TempDir(), "app.db") + "|"
 }
 
 var tables atomic.Int64
+
+func newTable() string { return fmt.Sprintf("test_%d_%d", os.Getpid(), tables.Add(1)) }
 
 // inMariaDB is a table of its own in the MariaDB of all tests that do not need
 // one of their own: the MySQL or MariaDB that the environment names, or one that
@@ -65,7 +83,7 @@ func inMariaDB(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("mysql|%s|test_%d_%d", source, os.Getpid(), tables.Add(1))
+	return "mysql|" + source + "|" + newTable()
 }
 
 var sharedSource = sync.OnceValues(func() (string, error) {
@@ -117,7 +135,7 @@ func openStore(t testing.TB, place string, conns int) *sqlstore.Store {
 	return s
 }
 
-// exec changes the table by hand, where name stands for it.
+// exec changes the table by hand, where TABLE_NAME stands for it.
 func exec(t testing.TB, s *sqlstore.Store, statement string, args ...any) {
 	t.Helper()
 	if err := tryExec(s, statement, args...); err != nil {
@@ -126,12 +144,15 @@ func exec(t testing.TB, s *sqlstore.Store, statement string, args ...any) {
 }
 
 func tryExec(s *sqlstore.Store, statement string, args ...any) error {
-	table := s.Table
-	if table == "" {
-		table = "walletauth_sessions"
-	}
-	_, err := s.DB.Exec(strings.ReplaceAll(statement, "TABLE_NAME", table), args...)
+	_, err := s.DB.Exec(strings.ReplaceAll(statement, "TABLE_NAME", tableOf(s)), args...)
 	return err
+}
+
+func tableOf(s *sqlstore.Store) string { return cmp.Or(s.Table, "walletauth_sessions") }
+
+func hashOf(key string) []byte {
+	hash := sha256.Sum256([]byte(key))
+	return hash[:]
 }
 
 func save(t testing.TB, s walletauth.TokenStore, key, id string) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -42,26 +43,27 @@ func NewMariaDBIn(folder string) (*MariaDB, error) {
 		return nil, err
 	}
 	install := exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+m.data(), "--tmpdir="+folder,
-		"--auth-root-authentication-method=normal", "--innodb-log-file-size=8M")
+		"--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=8M")
 	install.Dir = folder
 	install.SysProcAttr = asUser(m.uid)
 	if out, err := install.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
 	}
-	return m, nil
+	return m, os.WriteFile(m.init(), []byte("CREATE DATABASE IF NOT EXISTS walletauth;\n"), 0o644)
 }
 
+func (m *MariaDB) init() string { return filepath.Join(m.folder, "init.sql") }
 func (m *MariaDB) data() string { return filepath.Join(m.folder, "data") }
 
 // DSN is what the driver github.com/go-sql-driver/mysql takes.
-func (m *MariaDB) DSN() string { return "root@unix(" + m.Socket + ")/test" }
+func (m *MariaDB) DSN() string { return "root@unix(" + m.Socket + ")/walletauth" }
 
 // Start starts it with what it held before. If that fails, the Service that has
 // ended stays. What was committed survives a Crash, though not one of the
 // machine.
 func (m *MariaDB) Start(args ...string) error {
 	args = append([]string{"--no-defaults", "--datadir=" + m.data(), "--tmpdir=" + m.folder, "--socket=" + m.Socket,
-		"--pid-file=" + filepath.Join(m.folder, "pid"), "--skip-networking", "--max-connections=300",
+		"--pid-file=" + filepath.Join(m.folder, "pid"), "--init-file=" + m.init(), "--skip-networking", "--max-connections=300",
 		"--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=8M", "--innodb-buffer-pool-size=32M"}, args...)
 	service, err := StartService(m.uid, m.greets, m.program, args...)
 	if err == nil {
