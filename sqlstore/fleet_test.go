@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,7 +75,7 @@ func TestThousandKeys(t *testing.T) {
 // take is left out.
 func BenchmarkRefreshes(b *testing.B) {
 	for name, newPlace := range map[string]func() string{
-		"SQLite": func() string { return inSQLite(b) },
+		"SQLite": func() string { return strings.Replace(inSQLite(b), "synchronous(OFF)", "synchronous(FULL)", 1) },
 		"MariaDB": func() string {
 			return "mysql|" + ownServer(b, "--innodb-flush-log-at-trx-commit=1").DSN() + "?interpolateParams=true|"
 		},

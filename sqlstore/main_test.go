@@ -54,10 +54,10 @@ func each(t *testing.T, test func(t *testing.T, newPlace func(testing.TB) string
 	t.Run("MariaDB", func(t *testing.T) { test(t, inMariaDB) })
 }
 
-// inSQLite is a file of its own, as a program opens one, or a table of its own in
-// the file that the environment names.
+// inSQLite is a file of its own, as a program opens one, but that it does not
+// wait for its disk, or a table of its own in the file that the environment names.
 func inSQLite(t testing.TB) string {
-	const options = "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)|"
+	const options = "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=synchronous(OFF)|"
 	if file := os.Getenv(fileEnv); file != "" {
 		return "sqlite|file:" + file + options + newTable()
 	}

@@ -61,18 +61,24 @@ func (d dialect) sql(text, table string) string {
 const (
 	readSQL = `SELECT stamp, data_fence, data FROM walletauth_sessions WHERE key_hash = ?`
 
-	rowSQL = `SELECT stamp, data_fence, data, fence, lease_owner, lease_until, version, NOW FROM walletauth_sessions WHERE key_hash = ?`
+	// The time is known though there is no row.
+	rowSQL = `
+SELECT stamp, coalesce(data_fence, 0), data, coalesce(fence, 0), lease_owner, lease_until, coalesce(version, 0), clock.at
+FROM (SELECT NOW AS at) AS clock LEFT JOIN walletauth_sessions ON key_hash = ?`
 
 	// The version counts on from the clock, so that it is none that the row had
 	// before it was deleted.
-	makeSQL = `MAKE INTO walletauth_sessions (key_hash, updated_at, version) VALUES (?, NOW, NOW)`
+	makeSQL = `
+MAKE INTO walletauth_sessions (data, stamp, data_fence, fence, lease_owner, lease_until, expires_at, key_hash, updated_at, version)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, NOW, NOW)`
 
 	// The version always changes, so that MySQL, which may count only rows that
 	// do, counts this one.
 	leaseSQL = `UPDATE walletauth_sessions SET fence = ?, lease_owner = ?, lease_until = ?, version = version + 1 WHERE key_hash = ? AND version = ?`
 
 	saveSQL = `
-UPDATE walletauth_sessions SET data = ?, stamp = ?, data_fence = ?, fence = ?, lease_until = ?, expires_at = ?, updated_at = NOW, version = version + 1
+UPDATE walletauth_sessions SET data = ?, stamp = ?, data_fence = ?, fence = ?, lease_owner = ?, lease_until = ?, expires_at = ?,
+	updated_at = NOW, version = version + 1
 WHERE key_hash = ? AND version = ?`
 
 	// A row that was leased lately stays: its fence must not begin anew. To delete
@@ -134,12 +140,13 @@ func patiently(ctx context.Context, do func() error) error {
 	}
 }
 
-// row is what is known of a session.
+// row is what is known of a session. Times are those of the server, 0 for none.
 type row struct {
 	remote.Record
 	fence   int64        // given last
 	owner   remote.Stamp // of the lease, or of the last one
 	until   int64        // when the lease ends; 0: it was given back
+	expires int64        // what is to be stored: it is not read
 	version int64        // 0: there is no row
 	now     int64
 }
@@ -152,6 +159,17 @@ func (s *server) readRow(ctx context.Context, id string) (r row, err error) {
 	return r, err
 }
 
+// all are the columns in the order of makeSQL and saveSQL.
+func (r row) all(id string) []any {
+	var data any // not a nil []byte, which a driver may take for an empty one
+	if r.Data != nil {
+		data = r.Data
+	}
+	return []any{data, r.Stamp[:], r.Fence, r.fence, r.owner[:], orNull(r.until), orNull(r.expires), []byte(id)}
+}
+
+func orNull(n int64) sql.NullInt64 { return sql.NullInt64{Int64: n, Valid: n != 0} }
+
 // asStamp takes one of another length for none.
 func asStamp(b []byte) (s remote.Stamp) {
 	if len(b) == len(s) {
@@ -160,20 +178,18 @@ func asStamp(b []byte) (s remote.Stamp) {
 	return s
 }
 
-// swap has decide change the row, and writes it unless decide reports false. If
-// another process has changed it meanwhile, decide is called again with what it
-// is now.
-func (s *server) swap(ctx context.Context, id string, decide func(*row) bool, write func(row) (changed int64, err error)) error {
+// swap has decide change the row, and then update write it, unless decide reports
+// false. If another process has changed it meanwhile, decide is called again with
+// what it is now.
+func (s *server) swap(ctx context.Context, id string, decide func(*row) bool, update func(row) (changed int64, err error)) error {
 	for {
 		r, err := s.readRow(ctx, id)
 		if err != nil || !decide(&r) {
 			return err
 		}
+		write := update
 		if r.version == 0 {
-			if _, err := s.exec(ctx, s.make, []byte(id)); err != nil {
-				return err
-			}
-			continue
+			write = func(r row) (int64, error) { return s.exec(ctx, s.make, r.all(id)...) }
 		}
 		if n, err := write(r); n == 1 || err != nil {
 			return err
@@ -186,8 +202,6 @@ func (s *server) swapLease(ctx context.Context, id string, decide func(*row) boo
 		return s.exec(ctx, s.lease, r.fence, r.owner[:], orNull(r.until), []byte(id), r.version)
 	})
 }
-
-func orNull(n int64) sql.NullInt64 { return sql.NullInt64{Int64: n, Valid: n != 0} }
 
 // Acquire needs no force: every row can be read.
 func (s *server) Acquire(ctx context.Context, id string, owner remote.Stamp, lease time.Duration, _ bool) (g remote.Grant, granted bool, err error) {
@@ -250,10 +264,10 @@ func (s *server) Save(ctx context.Context, id string, c remote.Change) (fence in
 			if isStored = r.save(c); isStored {
 				fence = r.Fence
 			}
+			began = time.Now()
 			return isStored
 		}, func(r row) (int64, error) {
-			began = time.Now()
-			return s.write(ctx, id, r, c)
+			return s.exec(ctx, s.save, append(r.all(id), r.version)...)
 		})
 		switch {
 		case err != nil:
@@ -265,16 +279,6 @@ func (s *server) Save(ctx context.Context, id string, c remote.Change) (fence in
 		}
 		saved = true
 	}
-}
-
-func (s *server) write(ctx context.Context, id string, r row, c remote.Change) (changed int64, err error) {
-	var data any // not a nil []byte, which a driver may take for an empty one
-	var expires sql.NullInt64
-	if c.Data != nil {
-		data, expires = c.Data, sql.NullInt64{Int64: c.Expires.UnixMicro(), Valid: true}
-	}
-	return s.exec(ctx, s.save,
-		data, c.Stamp[:], r.Fence, r.fence, orNull(r.until), expires, []byte(id), r.version)
 }
 
 // save stores c if the stamp is the one that the holder saw, or if there is
@@ -293,7 +297,9 @@ func (r *row) save(c remote.Change) bool {
 		r.Fence = max(r.fence, r.Fence) + 1
 	}
 	r.fence = max(r.fence, r.Fence)
-	r.Stamp, r.Data = c.Stamp, c.Data
+	if r.Stamp, r.Data, r.expires = c.Stamp, c.Data, 0; c.Data != nil {
+		r.expires = c.Expires.UnixMicro()
+	}
 	if r.owner == c.Stamp {
 		r.until = 0
 	}

@@ -36,27 +36,24 @@ func (c corruptible) Corrupt(t testing.TB, key string) {
 	}
 }
 
-func TestStore(t *testing.T) {
-	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
-		walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
-			return corruptible{openStore(t, migrated(t, newPlace(t)), 10)}
-		})
+func testStore(t *testing.T, newPlace func(testing.TB) string) {
+	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
+		return corruptible{openStore(t, migrated(t, newPlace(t)), 10)}
 	})
 }
 
-// TestStoreInEightProcesses runs TestStore in 8 processes at once, over one
-// MariaDB and one file.
+func TestStoreInSQLite(t *testing.T)  { testStore(t, inSQLite) }
+func TestStoreInMariaDB(t *testing.T) { testStore(t, inMariaDB) }
+
+// TestStoreInEightProcesses runs these in 8 processes at once, over one file and
+// one MariaDB.
 func TestStoreInEightProcesses(t *testing.T) {
-	t.Run("SQLite", func(t *testing.T) {
-		remotetest.InEightProcesses(t, "TestStore$/^SQLite", fileEnv+"="+filepath.Join(t.TempDir(), "app.db"))
-	})
-	t.Run("MariaDB", func(t *testing.T) {
-		source, err := sharedSource()
-		if err != nil {
-			t.Fatal(err)
-		}
-		remotetest.InEightProcesses(t, "TestStore$/^MariaDB", sourceEnv+"="+source)
-	})
+	remotetest.InEightProcesses(t, "TestStoreInSQLite", fileEnv+"="+filepath.Join(t.TempDir(), "app.db"))
+	source, err := sharedSource()
+	if err != nil {
+		t.Fatal(err)
+	}
+	remotetest.InEightProcesses(t, "TestStoreInMariaDB", sourceEnv+"="+source)
 }
 
 func TestProcesses(t *testing.T) {
