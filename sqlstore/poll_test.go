@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"regexp"
+	"runtime"
 	"testing"
 	"time"
 
@@ -14,15 +16,35 @@ import (
 	"github.com/walletauth/walletauth/sqlstore"
 )
 
-// watched returns two stores over one table, in which here has copies of both
-// keys.
+// watched returns two stores over one table, of which here has copies of both
+// keys and keeps them until it sees a change.
 func watched(t *testing.T, place string, conns int) (here, there *sqlstore.Store) {
 	here, there = openStore(t, place, conns), openStore(t, place, conns)
-	for _, key := range []string{"early", "late"} {
-		save(t, there, key, "0")
-		remotetest.AwaitID(t, here, key, "0")
+	for i := range 2 {
+		for _, key := range []string{"early", "late"} {
+			id := fmt.Sprint("before", i)
+			save(t, there, key, id)
+			remotetest.AwaitID(t, here, key, id)
+		}
+		awaitLooking(t, 2) // what was read before it looks for changes is read again
 	}
 	return here, there
+}
+
+var lookingFrame = regexp.MustCompile(`sqlstore\.\(\*subscription\)\.Next\(`)
+
+// awaitLooking waits until n stores look for changes.
+func awaitLooking(t *testing.T, n int) {
+	t.Helper()
+	stacks := make([]byte, 1<<20)
+	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(time.Millisecond) {
+		if len(lookingFrame.FindAll(stacks[:runtime.Stack(stacks, true)], -1)) >= n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("after 10 s nobody looks for changes")
+		}
+	}
 }
 
 // TestCommitsOutOfOrder: a change whose statement began before that of another is
@@ -75,16 +97,17 @@ func TestSlowSave(t *testing.T) {
 	remotetest.AwaitID(t, here, "early", "1")
 }
 
-// TestClockSetBack: changes are seen when the clock of the server is set back.
+// TestClockSetBack: a change is seen that was made between the last look before
+// the clock of the server was set back and the first one after it, though nobody
+// looked for longer than the window.
 func TestClockSetBack(t *testing.T) {
 	here, there := watched(t, migrated(t, inMariaDB(t)), 1) // so that a connection's clock is all there is
 	for i := range 3 {
-		back := time.Now().Add(-time.Duration(i+1) * time.Hour).Unix()
-		for _, s := range []*sqlstore.Store{here, there} {
-			exec(t, s, fmt.Sprintf("SET timestamp = %d", back))
-		}
+		back := time.Now().Add(-time.Duration(i+1) * time.Hour)
 		id := fmt.Sprint(i + 1)
+		exec(t, there, fmt.Sprintf("SET timestamp = %d", back.Unix()))
 		save(t, there, "late", id)
+		exec(t, here, fmt.Sprintf("SET timestamp = %d", back.Add(10*time.Second).Unix()))
 		remotetest.AwaitID(t, here, "late", id)
 	}
 }
