@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/remote"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 	"github.com/walletauth/walletauth/sqlstore"
 )
@@ -110,4 +111,38 @@ func TestClockSetBack(t *testing.T) {
 		exec(t, here, fmt.Sprintf("SET timestamp = %d", back.Add(10*time.Second).Unix()))
 		remotetest.AwaitID(t, here, "late", id)
 	}
+}
+
+// TestEachChangeIsToldOnce: looks go back by more than the time since the last,
+// and an echo of a probe comes after what was changed before the probe was sent.
+func TestEachChangeIsToldOnce(t *testing.T) {
+	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		s := openStore(t, migrated(t, newPlace(t)), 4)
+		server := sqlstore.ServerOf(s)
+		sub, err := server.Subscribe(t.Context(), "reader")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Close()
+		save(t, s, "user", "1")
+		told := 0
+		for i := range 3 {
+			payload := fmt.Sprint(i)
+			if err := server.Probe(t.Context(), "", "reader", payload); err != nil {
+				t.Fatal(err)
+			}
+			var m remote.Message
+			for m.Echo != payload {
+				if m, err = sub.Next(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if m.ID == server.ID("user") && m.Fence > 0 { // 0: there is a row, and no session yet
+					told++
+				}
+			}
+			if told != 1 {
+				t.Errorf("before the echo of probe %s the change was told %d times", payload, told)
+			}
+		}
+	})
 }
