@@ -48,7 +48,7 @@ func checkAcquire(t *testing.T, before row, me remote.Stamp) {
 		t.Errorf("%+v: the lease is %+v", before, after)
 	case granted && before.owner != me && after.fence <= before.fence, after.fence < before.fence:
 		t.Errorf("%+v: the fence is %d", before, after.fence)
-	case after.until > max(before.now, 0)+lease.Microseconds() && isHeld:
+	case isHeld && !isLate && after.until > before.now+lease.Microseconds():
 		t.Errorf("%+v: the lease of another lasts until %d", before, after.until)
 	}
 }

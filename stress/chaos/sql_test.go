@@ -59,7 +59,7 @@ func migrated(t *testing.T, name, place string) *sqlstore.Store {
 // TestSQLite: processes are killed and stopped in the middle of writing to one
 // file, whose disk is full at times.
 func TestSQLite(t *testing.T) {
-	d := newDisk(t, "4m")
+	d := newDisk(t, "16m") // of which the log takes four
 	file := d.path + "/app.db"
 	c := begin(t, "sqlite", file, "", migrated(t, "sqlite", file))
 	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), []fault{{"disk full", func(r *rand.Rand) error {
