@@ -64,7 +64,7 @@ func Example() {
 
 // The sessions are in the file that the program has already. Other processes on the
 // machine may use it at the same time.
-func Example_sQLite() {
+func Example_file() {
 	folder, err := os.MkdirTemp("", "example")
 	if err != nil {
 		log.Fatal(err)

@@ -42,7 +42,7 @@ const (
 const changesSQL = `
 SELECT NULL, 0, 0, NOW
 UNION ALL
-SELECT key_hash, data_fence, data IS NULL, NOW FROM walletauth_sessions WHERE updated_at > ? AND updated_at <= NOW + 2000000`
+SELECT key_hash, data_fence, data IS NULL, NOW FROM walletauth_sessions WHERE updated_at > ? AND updated_at <= NOW + WINDOW`
 
 // subscription looks for changes on behalf of one reader.
 type subscription struct {

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -51,10 +52,12 @@ func newServer(db *sql.DB, d dialect, table string) *server {
 	return s
 }
 
-// sql is a statement written for the default table, with NOW and MAKE in it.
+// sql is a statement written for the default table, with words in capitals for
+// what differs.
 func (d dialect) sql(text, table string) string {
 	return strings.NewReplacer(
-		"NOW", d.now, "MAKE", d.insert, defaultTable, d.quoted(cmp.Or(table, defaultTable)),
+		"NOW", d.now, "MAKE", d.insert, "WINDOW", strconv.FormatInt(window.Microseconds(), 10),
+		defaultTable, d.quoted(cmp.Or(table, defaultTable)),
 	).Replace(text)
 }
 
