@@ -41,14 +41,15 @@ func TestFleetWhileMariaDBIsRestarted(t *testing.T) {
 	})
 }
 
+// TestFleetWhileProcessesAreStopped is not for SQLite: there a process may be
+// stopped while it has the file locked, past everybody's lease. What becomes of a
+// stopped holder of a lease is in TestHistories.
 func TestFleetWhileProcessesAreStopped(t *testing.T) {
 	const lease = time.Second
-	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
-		remotetest.Fleet(t, open, migrated(t, newPlace(t)), lease, func(t *testing.T, m *remotetest.Members) {
-			ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
-			defer cancel()
-			t.Logf("%d times a process was stopped past its lease", m.PauseInTurn(ctx, lease*3/2))
-		})
+	remotetest.Fleet(t, open, migrated(t, inMariaDB(t)), lease, func(t *testing.T, m *remotetest.Members) {
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		t.Logf("%d times a process was stopped past its lease", m.PauseInTurn(ctx, lease*3/2))
 	})
 }
 
@@ -64,10 +65,8 @@ func BenchmarkVisibility(b *testing.B) {
 }
 
 func TestThousandKeys(t *testing.T) {
-	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
-		s := openStore(t, migrated(t, newPlace(t)), 4)
-		remotetest.ThousandKeys(t, s, func(ctx context.Context) error { return s.DB.PingContext(ctx) })
-	})
+	s := openStore(t, migrated(t, inMariaDB(t)), 4)
+	remotetest.ThousandKeys(t, s, func(ctx context.Context) error { return s.DB.PingContext(ctx) })
 }
 
 // BenchmarkRefreshes reports how many sessions a second one process refreshes, 256

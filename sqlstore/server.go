@@ -33,7 +33,7 @@ type server struct {
 	db      *sql.DB
 	dialect dialect
 
-	read, row, make, lease, save, changes, expired, purge string
+	read, row, clock, make, lease, save, changes, expired, purge string
 
 	mu            sync.Mutex // guards what follows
 	subscriptions map[string]*subscription
@@ -44,7 +44,7 @@ var _ remote.Server = (*server)(nil)
 func newServer(db *sql.DB, d dialect, table string) *server {
 	s := &server{db: db, dialect: d}
 	for to, text := range map[*string]string{
-		&s.read: readSQL, &s.row: rowSQL, &s.make: makeSQL, &s.lease: leaseSQL, &s.save: saveSQL,
+		&s.read: readSQL, &s.row: rowSQL, &s.clock: clockSQL, &s.make: makeSQL, &s.lease: leaseSQL, &s.save: saveSQL,
 		&s.changes: changesSQL, &s.expired: expiredSQL, &s.purge: purgeSQL,
 	} {
 		*to = d.sql(text, table)
@@ -64,10 +64,9 @@ func (d dialect) sql(text, table string) string {
 const (
 	readSQL = `SELECT stamp, data_fence, data FROM walletauth_sessions WHERE key_hash = ?`
 
-	// The time is known though there is no row.
-	rowSQL = `
-SELECT stamp, coalesce(data_fence, 0), data, coalesce(fence, 0), lease_owner, lease_until, coalesce(version, 0), clock.at
-FROM (SELECT NOW AS at) AS clock LEFT JOIN walletauth_sessions ON key_hash = ?`
+	rowSQL = `SELECT stamp, data_fence, data, fence, lease_owner, lease_until, version, NOW FROM walletauth_sessions WHERE key_hash = ?`
+
+	clockSQL = `SELECT NOW` // where there is no row
 
 	// The version counts on from the clock, so that it is none that the row had
 	// before it was deleted.
@@ -101,14 +100,14 @@ func (s *server) ID(key string) string {
 
 func (s *server) Read(ctx context.Context, id string) (r remote.Record, err error) {
 	var stamp []byte
-	err = s.scan(ctx, s.read, id, &stamp, &r.Fence, &r.Data)
+	err = s.scan(ctx, s.read, []any{[]byte(id)}, &stamp, &r.Fence, &r.Data)
 	r.Stamp = asStamp(stamp)
 	return r, err
 }
 
 // scan reads a row. That there is none is no error, and nothing is set then.
-func (s *server) scan(ctx context.Context, query, id string, to ...any) error {
-	err := patiently(ctx, func() error { return s.db.QueryRowContext(ctx, query, []byte(id)).Scan(to...) })
+func (s *server) scan(ctx context.Context, query string, args []any, to ...any) error {
+	err := patiently(ctx, func() error { return s.db.QueryRowContext(ctx, query, args...).Scan(to...) })
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -157,7 +156,10 @@ type row struct {
 func (s *server) readRow(ctx context.Context, id string) (r row, err error) {
 	var stamp, owner []byte
 	var until sql.NullInt64
-	err = s.scan(ctx, s.row, id, &stamp, &r.Fence, &r.Data, &r.fence, &owner, &until, &r.version, &r.now)
+	err = s.scan(ctx, s.row, []any{[]byte(id)}, &stamp, &r.Fence, &r.Data, &r.fence, &owner, &until, &r.version, &r.now)
+	if err == nil && r.version == 0 {
+		err = s.scan(ctx, s.clock, nil, &r.now)
+	}
 	r.Stamp, r.owner, r.until = asStamp(stamp), asStamp(owner), until.Int64
 	return r, err
 }
