@@ -20,6 +20,8 @@ type dialect struct {
 	// tells is that a connection can be asked at no cost whether others have
 	// changed anything.
 	tells bool
+	// oneWriter is that there can be one at a time.
+	oneWriter bool
 	// transient says of an error that the server itself answered with whether
 	// the same statement may succeed in a moment.
 	transient func(text string) (isTransient, isAnswer bool)
@@ -41,6 +43,7 @@ var dialects = map[Dialect]dialect{
 		now:       "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
 		insert:    "INSERT OR IGNORE",
 		tells:     true,
+		oneWriter: true,
 		transient: sqliteTransient,
 	},
 }

@@ -35,6 +35,8 @@ type server struct {
 
 	read, row, clock, make, lease, save, changes, expired, purge string
 
+	writing sync.Mutex // held by who writes to a SQLite file: see exec
+
 	mu            sync.Mutex // guards what follows
 	subscriptions map[string]*subscription
 }
@@ -114,7 +116,13 @@ func (s *server) scan(ctx context.Context, query string, args []any, to ...any) 
 	return err
 }
 
+// exec writes. SQLite has one writer at a time, and whoever finds the file locked
+// looks again after a pause: so within a process they queue before it.
 func (s *server) exec(ctx context.Context, query string, args ...any) (changed int64, err error) {
+	if s.dialect.oneWriter {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+	}
 	err = patiently(ctx, func() error {
 		result, err := s.db.ExecContext(ctx, query, args...)
 		if err == nil {
