@@ -17,6 +17,7 @@ require (
 	github.com/walletauth/walletauth/otelwalletauth v0.0.0
 	github.com/walletauth/walletauth/pgxstore v0.0.0
 	github.com/walletauth/walletauth/redisstore v0.0.0
+	github.com/walletauth/walletauth/sqlstore v0.0.0
 	github.com/zalando/go-keyring v0.2.8
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.72.0
 	go.opentelemetry.io/otel/exporters/prometheus v0.69.0
@@ -82,6 +83,7 @@ replace (
 	github.com/walletauth/walletauth/otelwalletauth => ../otelwalletauth
 	github.com/walletauth/walletauth/pgxstore => ../pgxstore
 	github.com/walletauth/walletauth/redisstore => ../redisstore
+	github.com/walletauth/walletauth/sqlstore => ../sqlstore
 )
 
 tool github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen

@@ -13,7 +13,7 @@ measures="./bench"
 counts="./stress"
 
 # What tests start. They install it themselves, but two lanes must not at once.
-packages="chromium-headless-shell curl dbus gnome-keyring jq nodejs pgbouncer postgresql prometheus python3 redis-server spin"
+packages="chromium-headless-shell curl dbus gnome-keyring jq mariadb-server nodejs pgbouncer postgresql prometheus python3 redis-server spin"
 
 # More than two: the tests of stores mostly wait, for processes, servers and
 # locks.

@@ -2,6 +2,7 @@ package recipes
 
 import (
 	"context"
+	"database/sql"
 	"net/http"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/walletauth/walletauth/keyring"
 	"github.com/walletauth/walletauth/pgxstore"
 	"github.com/walletauth/walletauth/redisstore"
+	"github.com/walletauth/walletauth/sqlstore"
 )
 
 // The functions below hold the Go code in the READMEs of the stores.
@@ -62,12 +64,21 @@ func pgxstoreReadme(ctx context.Context, pool *pgxpool.Pool) (*http.Client, erro
 	return api, nil
 }
 
+func sqlstoreReadme(ctx context.Context, db *sql.DB) (*http.Client, error) {
+	store := &sqlstore.Store{DB: db, Dialect: sqlstore.MySQL} // or sqlstore.SQLite; db is a *sql.DB
+	if err := store.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	api := &http.Client{Transport: &walletauth.Transport{Store: store}}
+	return api, nil
+}
+
 // Their servers are for their own tests to bring.
-var _, _ = redisstoreReadme, pgxstoreReadme
+var _, _, _ = redisstoreReadme, pgxstoreReadme, sqlstoreReadme
 
 func TestReadmesOfStoresAreThisCode(t *testing.T) {
 	code := compiledCode(t)
-	for _, module := range []string{"filestore", "keyring", "redisstore", "pgxstore"} {
+	for _, module := range []string{"filestore", "keyring", "redisstore", "pgxstore", "sqlstore"} {
 		blocks := strings.Split(outdent(readPage(t, module+"/README.md")), "\n```go\n")[1:]
 		if len(blocks) == 0 {
 			t.Errorf("%s/README.md has no Go code", module)

@@ -1,7 +1,7 @@
 // Package remote is the part that stores with a server share: sessions live on
 // a server that many processes use, an Update holds a lease there, and a Load is
 // answered from a local copy. What differs from server to server is behind
-// [Server]; redisstore and pgxstore implement it.
+// [Server]; redisstore, pgxstore and sqlstore implement it.
 package remote
 
 import (

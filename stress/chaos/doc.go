@@ -1,7 +1,8 @@
 // Package chaos is a test of the stores with the real thing: filestore,
-// redisstore and pgxstore, each shared by processes that refresh the sessions of
-// many users, while processes are killed, servers are killed and stopped,
-// connections are cut, disks are full, and the API fails. It is for Linux.
+// redisstore, pgxstore and sqlstore, each shared by processes that refresh the
+// sessions of many users, while processes are killed, servers are killed and
+// stopped, connections are cut, disks are full, and the API fails. It is for
+// Linux.
 //
 //	go test ./chaos                                    # 15 s of faults for each store
 //	go test ./chaos -run Redis -chaos.for=1h -timeout=0 # an hour for one
@@ -30,8 +31,9 @@
 //   - Processes: killed by SIGKILL at random, killed instead of the reply to a
 //     refresh that was granted, killed within 5 ms after it, so that the moment
 //     between commit and save is hit for certain; stopped and continued.
-//   - Servers: all processes of Redis or PostgreSQL killed by SIGKILL, and
-//     started again; stopped and continued; ended because their disk was full.
+//   - Servers: all processes of Redis, PostgreSQL or MariaDB killed by SIGKILL,
+//     and started again; stopped and continued; Redis and PostgreSQL ended because
+//     their disk was full.
 //   - Connections: cut, refused, delayed, and swallowed, which is a network that
 //     takes all data and delivers none, until the connections are reset.
 //   - Disks: a small one for the files, the append-only file, the database. It

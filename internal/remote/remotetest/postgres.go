@@ -40,7 +40,7 @@ func NewPostgresIn(folder string, args ...string) (*Postgres, error) {
 		return nil, err
 	}
 	p := &Postgres{Folder: folder, program: program}
-	if p.uid, err = own(folder); err != nil {
+	if p.uid, err = own(folder, "postgres"); err != nil {
 		return nil, err
 	}
 	initdb := p.command("initdb", append([]string{
@@ -89,21 +89,21 @@ func (p *Postgres) Crash() { p.Stop(syscall.SIGQUIT) }
 // whom to run it; 0: as who runs the test.
 func OwnedFolder() (folder string, uid uint32, err error) {
 	if folder, err = Folder(); err == nil {
-		uid, err = own(folder)
+		uid, err = own(folder, "postgres")
 	}
 	return folder, uid, err
 }
 
-// own gives a folder to the user postgres if the test runs as root.
-func own(folder string) (uid uint32, err error) {
+// own gives a folder to the user of a server if the test runs as root.
+func own(folder, name string) (uid uint32, err error) {
 	if os.Geteuid() != 0 {
 		return 0, nil
 	}
-	postgres, err := user.Lookup("postgres")
+	owner, err := user.Lookup(name)
 	if err != nil {
 		return 0, err
 	}
-	id, err := strconv.Atoi(postgres.Uid)
+	id, err := strconv.Atoi(owner.Uid)
 	if err != nil {
 		return 0, err
 	}

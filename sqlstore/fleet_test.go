@@ -1,0 +1,131 @@
+//go:build linux
+
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
+)
+
+// TestFleet: on a SQLite file too no request fails, by "database is locked" or
+// otherwise, and there are refreshes per lifetime, not per process.
+func TestFleet(t *testing.T) {
+	quiet := func(*testing.T, *remotetest.Members) { <-time.After(6 * time.Second) }
+	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		remotetest.Fleet(t, open, migrated(t, newPlace(t)), 0, quiet)
+	})
+	t.Run("SQLite without WAL and a busy timeout", func(t *testing.T) {
+		remotetest.Fleet(t, open, migrated(t, inBareSQLite(t)), 0, quiet)
+	})
+}
+
+func TestFleetWhileMariaDBIsRestarted(t *testing.T) {
+	s := ownServer(t)
+	remotetest.Fleet(t, open, migrated(t, "mysql|"+s.DSN()+"|"), 0, func(t *testing.T, _ *remotetest.Members) {
+		for range 2 {
+			<-time.After(3500 * time.Millisecond)
+			s.Crash()
+			<-time.After(500 * time.Millisecond)
+			if err := s.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// TestFleetWhileProcessesAreStopped is not for SQLite: there a process may be
+// stopped while it has the file locked, past everybody's lease. What becomes of a
+// stopped holder of a lease is in TestHistories.
+func TestFleetWhileProcessesAreStopped(t *testing.T) {
+	const lease = time.Second
+	remotetest.Fleet(t, open, migrated(t, inMariaDB(t)), lease, func(t *testing.T, m *remotetest.Members) {
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		t.Logf("%d times a process was stopped past its lease", m.PauseInTurn(ctx, lease*3/2))
+	})
+}
+
+func TestVisibility(t *testing.T) {
+	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		remotetest.Visibility(t, open, migrated(t, newPlace(t)), 20)
+	})
+}
+
+func BenchmarkVisibility(b *testing.B) {
+	b.Run("SQLite", func(b *testing.B) { remotetest.BenchmarkVisibility(b, open, migrated(b, inSQLite(b))) })
+	b.Run("MariaDB", func(b *testing.B) { remotetest.BenchmarkVisibility(b, open, migrated(b, inMariaDB(b))) })
+}
+
+func TestThousandKeys(t *testing.T) {
+	s := openStore(t, migrated(t, inMariaDB(t)), 4)
+	remotetest.ThousandKeys(t, s, func(ctx context.Context) error { return s.DB.PingContext(ctx) })
+}
+
+// BenchmarkRefreshes reports how many sessions a second one process refreshes, 256
+// at once, on databases that wait for their disk. What a refresh itself would
+// take is left out.
+func BenchmarkRefreshes(b *testing.B) {
+	for name, newPlace := range map[string]func() string{
+		"SQLite": func() string { return strings.Replace(inSQLite(b), "synchronous(OFF)", "synchronous(FULL)", 1) },
+		"MariaDB": func() string {
+			return "mysql|" + ownServer(b, "--innodb-flush-log-at-trx-commit=1").DSN() + "?interpolateParams=true|"
+		},
+	} {
+		place := migrated(b, newPlace())
+		for _, conns := range []int{4, 16} {
+			b.Run(fmt.Sprintf("%s, pool of %d", name, conns), func(b *testing.B) {
+				s := openStore(b, place, conns)
+				var all sync.WaitGroup
+				var next atomic.Int64
+				for range 256 {
+					all.Go(func() {
+						for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+							save(b, s, fmt.Sprint(i%1000), "refreshed")
+						}
+					})
+				}
+				all.Wait()
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "refreshes/s")
+			})
+		}
+	}
+}
+
+// TestSteadyState counts at the server what Loads cost: the process looks for
+// changes ten times a second, however many sessions it has.
+func TestSteadyState(t *testing.T) {
+	const keys, loads = 100, 100_000
+	s := openStore(t, migrated(t, "mysql|"+ownServer(t).DSN()+"|"), 4)
+	for i := range keys {
+		save(t, s, fmt.Sprint(i), fmt.Sprint(i))
+	}
+	before, began := selects(t, s.DB), time.Now()
+	for i := range loads {
+		if _, err := s.Load(t.Context(), fmt.Sprint(i%keys)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-time.After(2 * time.Second)
+	cost, took := selects(t, s.DB)-before, time.Since(began)
+	t.Logf("%d Loads of %d keys, and %v: %d queries", loads, keys, took, cost)
+	if most := 10*took.Seconds() + 2; float64(cost) > most {
+		t.Errorf("%d queries in %v, want %.0f at most", cost, took, most)
+	}
+}
+
+func selects(t *testing.T, db *sql.DB) (n int) {
+	t.Helper()
+	var name string
+	if err := db.QueryRowContext(t.Context(), "SHOW GLOBAL STATUS LIKE 'Com_select'").Scan(&name, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
