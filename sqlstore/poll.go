@@ -35,6 +35,11 @@ const (
 	every       = 100 * time.Millisecond
 	everyPragma = 20 * time.Millisecond // which costs some microseconds
 	lookWithin  = 5 * time.Second
+
+	// A look reads all rows of the window again. While many change, that must not
+	// be all that a process does: it pauses for ten times as long as a look took, up
+	// to what it pauses where there is no pragma.
+	pausePerLook = 10
 )
 
 // What is later than now by more than the window is from before the clock was
@@ -52,6 +57,7 @@ type subscription struct {
 
 	version int64            // what the pragma told last
 	looked  int64            // when the last look was, by the clock of the server
+	took    time.Duration    // for how long it read the table, 0 if it did not
 	told    map[string]int64 // the fences by id within the window
 	queue   []remote.Message
 
@@ -118,20 +124,23 @@ func (s *subscription) Next(ctx context.Context) (remote.Message, error) {
 }
 
 func (s *subscription) pause() time.Duration {
-	if s.conn != nil {
-		return everyPragma
+	if s.conn == nil {
+		return every
 	}
-	return every
+	return min(max(pausePerLook*s.took, everyPragma), every)
 }
 
 func (s *subscription) lookIfChanged(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
+	s.took = 0
 	probes := s.takeProbes()
 	changed, err := s.changed(ctx)
 	if err != nil || !changed && len(probes) == 0 {
 		return err
 	}
+	began := time.Now()
+	defer func() { s.took = time.Since(began) }()
 	if err := s.look(ctx, s.looked-window.Microseconds()); err != nil {
 		return err
 	}
