@@ -459,6 +459,26 @@ func TestUpdateThatTheStoreRunsTwice(t *testing.T) {
 	}
 }
 
+func TestLogoutBetweenTwoRunsOfAnUpdateStays(t *testing.T) {
+	s, login := sessionOf("user", 1), sessionOf("other", 1)
+	login.CreatedAt = noon.Add(time.Second)
+	inPending(t, "though what is pending would have been stored where nothing is", s, func(t *testing.T, p *pendingTest) {
+		p.store.fails(errStoreFull)
+		if err := p.login(login); err == nil {
+			t.Fatal("the login was stored")
+		}
+		p.store.works()
+		p.store.set(func(sc *script) {
+			sc.twice = true
+			sc.after = func() error { p.store.store(nil); return nil }
+		})
+		stored, err := p.update(t.Context(), "key", p.emit, func(_ context.Context, current *Session) (*Session, error) { return current, nil })
+		if stored != nil || err != nil || p.store.now().session != nil {
+			t.Errorf("stored %v, %v", stored, err)
+		}
+	})
+}
+
 func TestLoginOrLogoutWhileAnUpdateRuns(t *testing.T) {
 	s, next, other := sessionOf("user", 1), sessionOf("user", 2), sessionOf("other", 1)
 	other.CreatedAt = noon.Add(time.Second)

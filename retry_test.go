@@ -950,3 +950,58 @@ func TestLoadOfAnOlderSession(t *testing.T) {
 		})
 	}
 }
+
+// A server may keep the refresh token. What it did before a success does not
+// lengthen the pause after the next failure.
+func TestASuccessEndsTheRowOfFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &walletauth.MemoryStore{}
+		if err := walletauth.Save(t.Context(), store, "", freshSession()); err != nil {
+			t.Fatal(err)
+		}
+		fails := true
+		tr := &walletauth.Transport{
+			Store: store, BaseURL: "https://walletkit.test",
+			Base: roundTripFunc(func(*http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+			}),
+			Refresher: refreshFunc(func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+				if fails {
+					return nil, &walletauth.RefreshError{StatusCode: http.StatusNotFound}
+				}
+				next := *s
+				next.AccessToken += "'"
+				next.AccessTokenExpiresAt = time.Now().Add(5 * time.Minute)
+				return &next, nil
+			}),
+		}
+		pause := func() time.Duration {
+			t.Helper()
+			if _, err := tr.Session(t.Context()); err == nil {
+				t.Fatal("refreshed")
+			}
+			status, err := tr.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return time.Until(status.RetryAt)
+		}
+		time.Sleep(5 * time.Minute)
+		for range 4 {
+			time.Sleep(pause())
+		}
+		if d := pause(); d < 14*time.Second || d > 16*time.Second {
+			t.Fatalf("after five failures in a row it pauses for %v, want about 16 s", d)
+		}
+		fails = false
+		time.Sleep(20 * time.Second)
+		if _, err := tr.Session(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		fails = true
+		time.Sleep(5 * time.Minute)
+		if d := pause(); d > time.Second {
+			t.Errorf("after a success and one failure it pauses for %v, want a second at most", d)
+		}
+	})
+}
