@@ -166,3 +166,13 @@ func save(t testing.TB, s walletauth.TokenStore, key, id string) {
 		t.Fatal(err)
 	}
 }
+
+// corruptible is a store that the suite can have unreadable sessions in.
+type corruptible struct{ *pgxstore.Store }
+
+func (c corruptible) Corrupt(t testing.TB, key string) {
+	t.Helper()
+	other := &pgxstore.Store{Pool: c.Pool, Table: c.Table, Codec: remotetest.Garbage{}, CacheFor: -1}
+	defer other.Close()
+	remotetest.Corrupt(t, c, other, key)
+}

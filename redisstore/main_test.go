@@ -203,3 +203,13 @@ func save(t testing.TB, s walletauth.TokenStore, key string, session *walletauth
 		t.Fatal(err)
 	}
 }
+
+// corruptible is a store that the suite can have unreadable sessions in.
+type corruptible struct{ *redisstore.Store }
+
+func (c corruptible) Corrupt(t testing.TB, key string) {
+	t.Helper()
+	other := &redisstore.Store{Client: c.Client, Prefix: c.Prefix, Codec: remotetest.Garbage{}, CacheFor: -1}
+	defer other.Close()
+	remotetest.Corrupt(t, c, other, key)
+}

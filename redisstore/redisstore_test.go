@@ -24,7 +24,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore { return newStore(t) })
+	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore { return corruptible{newStore(t)} })
 }
 
 func TestStoreSealed(t *testing.T) {
@@ -175,7 +175,7 @@ func TestCluster(t *testing.T) {
 		n++
 		s := &redisstore.Store{Client: client, Prefix: strconv.Itoa(n) + ":"}
 		t.Cleanup(func() { _ = s.Close() })
-		return s
+		return corruptible{s}
 	})
 	here, there := &redisstore.Store{Client: client}, &redisstore.Store{Client: client}
 	defer here.Close()
