@@ -33,16 +33,17 @@ func open(place string, lease time.Duration) (walletauth.TokenStore, error) {
 
 const urlEnv = "WALLETAUTH_POSTGRES_URL"
 
-func TestMain(m *testing.M) { remotetest.Main(m, open) }
+func TestMain(m *testing.M) {
+	remotetest.ExamplesNeed("postgres", remotetest.PostgresPlace)
+	remotetest.Main(m, open)
+}
 
 // postgresURL is the PostgreSQL of all tests that do not need one of their
 // own: the one that the environment names, or one that is started for them.
 func postgresURL(t testing.TB) string {
 	t.Helper()
 	url, err := sharedURL()
-	if err != nil {
-		t.Fatal(err)
-	}
+	remotetest.Require(t, err)
 	return url
 }
 
@@ -73,9 +74,7 @@ func ownServer(t *testing.T) *remotetest.Postgres {
 	if err == nil {
 		err = p.Start()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	remotetest.Require(t, err)
 	t.Cleanup(p.Crash)
 	return p
 }
@@ -85,9 +84,7 @@ func ownServer(t *testing.T) *remotetest.Postgres {
 func bouncer(t *testing.T, p *remotetest.Postgres, mode string) string {
 	t.Helper()
 	program, err := remotetest.Find("pgbouncer", "pgbouncer", "/usr/sbin")
-	if err != nil {
-		t.Fatal(err)
-	}
+	remotetest.Require(t, err)
 	folder, uid, err := remotetest.OwnedFolder()
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ func (Garbage) Decode(string, []byte) (*walletauth.Session, error) {
 // sessions whose Codec is [Garbage], and returns once store knows of that.
 func Corrupt(t testing.TB, store walletauth.TokenStore, other walletauth.Replacer, key string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := other.Replace(ctx, key, Session("garbage")); err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func Corrupt(t testing.TB, store walletauth.TokenStore, other walletauth.Replace
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatal("after 10 s Load still returns a session, and the server holds garbage")
+			t.Fatalf("after %v Load still returns a session, and the server holds garbage", patience)
 		}
 	}
 }
