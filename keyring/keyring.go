@@ -38,15 +38,16 @@ const (
 	prefix = "walletauth-key-1:"
 
 	keySize = 32
-
-	// callTimeout bounds one call of the keyring. It answers within some
-	// milliseconds, or asks the user for a password and then waits for ever;
-	// a program without anybody before it must not.
-	callTimeout = 3 * time.Second
-	// lockTimeout bounds the wait for another process that makes the key,
-	// which takes four calls.
-	lockTimeout = 4 * callTimeout
 )
+
+// callTimeout bounds one call of the keyring. It answers within some
+// milliseconds, or asks the user for a password and then waits for ever;
+// a program without anybody before it must not. Tests change it.
+var callTimeout = 3 * time.Second
+
+// lockTimeout bounds the wait for another process that makes the key, which
+// takes four calls.
+func lockTimeout() time.Duration { return 4 * callTimeout }
 
 // Codec returns a [walletauth.Codec] that seals sessions as
 // [walletauth.NewSealedCodec] does, by the key that the OS keyring holds for
@@ -93,7 +94,7 @@ func checkService(service string) error {
 // the locks two processes that start together would each make one, and what the
 // loser sealed could not be opened again.
 func makeKey(service string) (key []byte, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout())
 	defer cancel()
 	unlock, err := lock(ctx, service)
 	if err != nil {

@@ -40,7 +40,7 @@ func lockFile(ctx context.Context, service string) (unlock func(), err error) {
 
 func lockError(ctx context.Context, path string, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("keyring: another process has been making the key for %v and holds %s: answer the keyring's prompt there, or end it", lockTimeout, path)
+		return fmt.Errorf("keyring: another process has been making the key for %v and holds %s: answer the keyring's prompt there, or end it", lockTimeout(), path)
 	}
 	return fmt.Errorf("keyring: lock %s: %w: make the folder writable", path, err)
 }

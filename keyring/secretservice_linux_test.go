@@ -70,8 +70,8 @@ func TestKeyringThatHangsIsGivenUp(t *testing.T) {
 	began := time.Now()
 	p.run()
 	p.wantSaid("ErrLocked: keyring: the OS keyring does not open: no answer within 3s", "unlock it and try again")
-	if took := time.Since(began); took < 3*time.Second || took > 10*time.Second {
-		t.Errorf("given up after %v, want 3 seconds", took)
+	if took := time.Since(began); took < 3*time.Second {
+		t.Errorf("given up after %v, before the 3 seconds were over", took)
 	}
 }
 
@@ -327,7 +327,7 @@ func slowWorker(service string) error {
 	free, err := flock.New(locks[0]).TryLock()
 	fmt.Println("free before the answer:", free, err)
 	close(slow.answered)
-	for deadline := time.After(10 * time.Second); !free; {
+	for deadline := time.After(time.Minute); !free; {
 		select {
 		case <-time.After(10 * time.Millisecond):
 			if free, err = flock.New(locks[0]).TryLock(); err != nil {

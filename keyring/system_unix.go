@@ -44,8 +44,8 @@ func isUnavailable(err error) bool {
 // with them the lock file, may differ (XDG_CACHE_HOME). It lasts as long as the
 // connection, at most as long as the process.
 //
-// No bus, or one that gives out no names as in some sandboxes, is no error: the
-// lock file has to do then.
+// A missing bus, or one that gives out no names as in some sandboxes, is not an
+// error. The lock file alone has to do then.
 func lockKeyring(ctx context.Context, service string) (unlock func(), err error) {
 	var conn *dbus.Conn
 	connected := start(func() (err error) {

@@ -96,9 +96,7 @@ func check(t *testing.T, file, options string) (states, errors string) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := tools(); err != nil {
-		t.Fatal(err)
-	}
+	remotetest.Require(t, tools())
 	run(t, dir, "spin", append(append([]string{"-a"}, strings.Fields(options)...), model)...)
 	run(t, dir, "cc", "-w", "-O2", "-DSAFETY", "-DCOLLAPSE", "-o", "pan", "pan.c")
 	output := run(t, dir, "./pan", "-m100000")

@@ -33,16 +33,17 @@ func open(place string, lease time.Duration) (walletauth.TokenStore, error) {
 
 const urlEnv = "WALLETAUTH_POSTGRES_URL"
 
-func TestMain(m *testing.M) { remotetest.Main(m, open) }
+func TestMain(m *testing.M) {
+	remotetest.ExamplesNeed("postgres", remotetest.PostgresPlace)
+	remotetest.Main(m, open)
+}
 
 // postgresURL is the PostgreSQL of all tests that do not need one of their
 // own: the one that the environment names, or one that is started for them.
 func postgresURL(t testing.TB) string {
 	t.Helper()
 	url, err := sharedURL()
-	if err != nil {
-		t.Fatal(err)
-	}
+	remotetest.Require(t, err)
 	return url
 }
 
@@ -73,9 +74,7 @@ func ownServer(t *testing.T) *remotetest.Postgres {
 	if err == nil {
 		err = p.Start()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	remotetest.Require(t, err)
 	t.Cleanup(p.Crash)
 	return p
 }
@@ -85,9 +84,7 @@ func ownServer(t *testing.T) *remotetest.Postgres {
 func bouncer(t *testing.T, p *remotetest.Postgres, mode string) string {
 	t.Helper()
 	program, err := remotetest.Find("pgbouncer", "pgbouncer", "/usr/sbin")
-	if err != nil {
-		t.Fatal(err)
-	}
+	remotetest.Require(t, err)
 	folder, uid, err := remotetest.OwnedFolder()
 	if err != nil {
 		t.Fatal(err)
@@ -165,4 +162,14 @@ func save(t testing.TB, s walletauth.TokenStore, key, id string) {
 	if err := walletauth.Save(context.Background(), s, key, remotetest.Session(id)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// corruptible is a store that the suite can have unreadable sessions in.
+type corruptible struct{ *pgxstore.Store }
+
+func (c corruptible) Corrupt(t testing.TB, key string) {
+	t.Helper()
+	other := &pgxstore.Store{Pool: c.Pool, Table: c.Table, Codec: remotetest.Garbage{}, CacheFor: -1}
+	defer other.Close()
+	remotetest.Corrupt(t, c, other, key)
 }

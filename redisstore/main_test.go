@@ -34,6 +34,7 @@ const urlEnv = "WALLETAUTH_REDIS_URL"
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(silence{}) // it tells of each attempt to reach a server that is stopped
+	remotetest.ExamplesNeed("redis-server")
 	remotetest.Main(m, open)
 }
 
@@ -46,9 +47,7 @@ func (silence) Printf(context.Context, string, ...any) {}
 func redisURL(t testing.TB) string {
 	t.Helper()
 	url, err := sharedURL()
-	if err != nil {
-		t.Fatal(err)
-	}
+	remotetest.Require(t, err)
 	return url
 }
 
@@ -72,9 +71,7 @@ func cluster(t *testing.T, size int) (*redis.ClusterClient, []*remotetest.Redis)
 	var addrs []string
 	for i := range size {
 		r, err := remotetest.NewRedis()
-		if err != nil {
-			t.Fatal(err)
-		}
+		remotetest.Require(t, err)
 		port := freePort(t)
 		if err := r.StartClusterNode(port); err != nil {
 			t.Fatal(err)
@@ -153,9 +150,7 @@ func ownServer(t *testing.T) *remotetest.Redis {
 	if err == nil {
 		err = r.Start("always")
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	remotetest.Require(t, err)
 	t.Cleanup(func() { r.Stop(syscall.SIGKILL) })
 	return r
 }
@@ -202,4 +197,14 @@ func save(t testing.TB, s walletauth.TokenStore, key string, session *walletauth
 	if err := walletauth.Save(context.Background(), s, key, session); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// corruptible is a store that the suite can have unreadable sessions in.
+type corruptible struct{ *redisstore.Store }
+
+func (c corruptible) Corrupt(t testing.TB, key string) {
+	t.Helper()
+	other := &redisstore.Store{Client: c.Client, Prefix: c.Prefix, Codec: remotetest.Garbage{}, CacheFor: -1}
+	defer other.Close()
+	remotetest.Corrupt(t, c, other, key)
 }

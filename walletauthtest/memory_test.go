@@ -262,7 +262,7 @@ func FuzzRequests(f *testing.F) {
 		defer srv.Close()
 		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+"/", strings.NewReader(body))
 		if err != nil {
-			t.Skip(err)
+			return // no request can have such a method
 		}
 		req.URL.Path = path
 		for name, values := range bearer(srv.Login("user-1").AccessToken) {

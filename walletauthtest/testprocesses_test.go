@@ -26,6 +26,10 @@ func tempDir(t *testing.T) string { return t.TempDir() }
 
 // Its workers inherit the variable and are told apart by their own.
 func TestProcessesFindsWrongStores(t *testing.T) {
+	if name, ok := os.LookupEnv(wrongStoreEnv); ok { // this is the other process, or one of its workers
+		testWrongStoreBetweenProcesses(t, name)
+		return
+	}
 	t.Parallel()
 	for _, wrong := range []struct{ name, fails, says string }{
 		{"unlocked", "no_Update_is_lost", "while fn runs, no other Update of that key runs, in this process or in any other"},
@@ -33,13 +37,13 @@ func TestProcessesFindsWrongStores(t *testing.T) {
 	} {
 		t.Run(wrong.name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWrongStoreBetweenProcesses$", "-test.v", "-test.short")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProcessesFindsWrongStores$", "-test.v", "-test.short")
 			cmd.Env = append(os.Environ(), wrongStoreEnv+"="+wrong.name)
 			out, err := cmd.CombinedOutput()
 			if _, failed := errors.AsType[*exec.ExitError](err); !failed {
 				t.Errorf("the suite should fail: %v", err)
 			}
-			for _, want := range []string{"--- FAIL: TestWrongStoreBetweenProcesses/" + wrong.fails + " (", wrong.says} {
+			for _, want := range []string{"--- FAIL: TestProcessesFindsWrongStores/" + wrong.fails + " (", wrong.says} {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("the output lacks %q:\n%s", want, out)
 				}
@@ -48,12 +52,7 @@ func TestProcessesFindsWrongStores(t *testing.T) {
 	}
 }
 
-// TestWrongStoreBetweenProcesses is the other process, and its workers.
-func TestWrongStoreBetweenProcesses(t *testing.T) {
-	name, ok := os.LookupEnv(wrongStoreEnv)
-	if !ok {
-		t.Skip("run by TestProcessesFindsWrongStores")
-	}
+func testWrongStoreBetweenProcesses(t *testing.T, name string) {
 	TestProcesses(t, tempDir, func(_ *testing.T, dir string) walletauth.TokenStore {
 		if name == "forgetful" {
 			return new(walletauth.MemoryStore)

@@ -75,8 +75,8 @@ const (
 	corrupting ability = "Corrupter"
 )
 
-// storeChecks is the whole suite. A name says what was seen to be so; a rule is
-// the part of the contract that asks for it.
+// storeChecks is the whole suite. The name of a check states what holds if it
+// passes; the rule is the part of the contract behind it.
 var storeChecks = []struct {
 	name, rule string
 	run        func(*storeTest)

@@ -122,6 +122,10 @@ func TestStoresWithoutAnAbilityAreToldWhatWasNotChecked(t *testing.T) {
 // A *testing.T cannot be faked, so every wrong store is tested by another
 // process, whose failure is what is wanted.
 func TestSuiteFindsWrongStores(t *testing.T) {
+	if name, ok := os.LookupEnv(wrongStoreEnv); ok { // this is the other process
+		testWrongStore(t, name)
+		return
+	}
 	t.Parallel()
 	for _, wrong := range wrongStores {
 		t.Run(wrong.name, func(t *testing.T) {
@@ -146,7 +150,7 @@ func TestSuiteFindsWrongStores(t *testing.T) {
 const wrongStoreEnv = "WALLETAUTHTEST_WRONG_STORE"
 
 func runWrongStore(t *testing.T, name string) string {
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWrongStore$", "-test.v", "-test.timeout=5m")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSuiteFindsWrongStores$", "-test.v", "-test.timeout=5m")
 	// A race detector that has found something otherwise waits a second at the
 	// end.
 	cmd.Env = append(os.Environ(), wrongStoreEnv+"="+name, "GORACE=atexit_sleep_ms=0")
@@ -157,12 +161,7 @@ func runWrongStore(t *testing.T, name string) string {
 	return string(out)
 }
 
-// TestWrongStore is the other process.
-func TestWrongStore(t *testing.T) {
-	name, ok := os.LookupEnv(wrongStoreEnv)
-	if !ok {
-		t.Skip("run by TestSuiteFindsWrongStores")
-	}
+func testWrongStore(t *testing.T, name string) {
 	for _, wrong := range wrongStores {
 		if wrong.name == name {
 			testStore(t, func(*testing.T) walletauth.TokenStore { return wrong.store() }, 3*time.Second)
@@ -175,7 +174,7 @@ func TestWrongStore(t *testing.T) {
 func failedChecks(out string) []string {
 	var failed []string
 	for _, c := range storeChecks {
-		if strings.Contains(out, "--- FAIL: TestWrongStore/"+strings.ReplaceAll(c.name, " ", "_")+" (") {
+		if strings.Contains(out, "--- FAIL: TestSuiteFindsWrongStores/"+strings.ReplaceAll(c.name, " ", "_")+" (") {
 			failed = append(failed, c.name)
 		}
 	}

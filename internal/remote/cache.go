@@ -135,6 +135,7 @@ func (c *cache) sweep(now time.Time) int {
 type lookup struct {
 	id      string
 	entry   *entry
+	copy    *walletauth.Session // at hand at the beginning
 	changes int
 	epoch   uint64
 	at      time.Time
@@ -154,7 +155,7 @@ func (c *cache) lookup(id string) lookup {
 			c.add(id, e)
 		}
 	}
-	return lookup{id: id, entry: e, changes: e.changes, epoch: c.epoch, at: time.Now()}
+	return lookup{id: id, entry: e, copy: e.session, changes: e.changes, epoch: c.epoch, at: time.Now()}
 }
 
 // store ends a lookup: at its time, or later, shard held r, which is s.
@@ -226,13 +227,15 @@ func (c *cache) doubt(id string) {
 }
 
 // newerThan returns the copy of l if it is a later state of the same login as s
-// and was stored after r, so that the server has lost it. What was heard since the
-// lookup began explains a difference in another way.
+// and was stored after r, so that the server has lost it. Only a copy that was
+// at hand before the server was asked counts: a later one explains the
+// difference by itself. What was heard meanwhile does not matter. It may be the
+// message of the very save that is lost.
 func (c *cache) newerThan(l lookup, s *walletauth.Session, r Record) *walletauth.Session {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	e := l.entry
-	if e.changes == l.changes && e.fence > r.Fence && sameLogin(e.session, s) && expiresLater(e.session, s) {
+	if e.session == l.copy && e.fence > r.Fence && sameLogin(e.session, s) && expiresLater(e.session, s) {
 		return e.session
 	}
 	return nil

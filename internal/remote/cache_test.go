@@ -180,3 +180,37 @@ func TestElapsedSeesSleep(t *testing.T) {
 		t.Errorf("elapsed: %v, want an hour", d)
 	}
 }
+
+// lossCases are what happens between a question and its answer, which is an
+// earlier state of the login than the copy at hand before.
+var lossCases = map[string]struct {
+	meanwhile func(crossing)
+	isLost    bool
+}{
+	"nothing":                                {func(crossing) {}, true},
+	"the message of the copy's save, late":   {func(c crossing) { c.message(2) }, true},
+	"the message of the save before, late":   {func(c crossing) { c.message(1) }, true},
+	"a save of this process, a later copy":   {func(c crossing) { c.savedNow(3) }, false},
+	"an answer that brings another copy":     {func(c crossing) { c.stored(3) }, false},
+	"the message of a logout after the copy": {func(c crossing) { c.logout(3) }, false},
+}
+
+// TestLossIsRecognized: a server that answers with less than was known before it
+// was asked has lost a save. Messages come late on a busy machine, and those of
+// saves from before the question must not hide the loss.
+func TestLossIsRecognized(t *testing.T) {
+	for name, row := range lossCases {
+		t.Run(name, func(t *testing.T) {
+			c := crossing{newCache(100), new(shard)}
+			login := session(1)
+			later := *login
+			later.AccessTokenExpiresAt = login.AccessTokenExpiresAt.Add(time.Hour)
+			c.storeSaved(c.ask(), &later, held(2), c.shard)
+			l := c.ask()
+			row.meanwhile(c)
+			if kept := c.newerThan(l, login, held(1)); (kept == &later) != row.isLost || (kept != nil) != row.isLost {
+				t.Errorf("taken for lost: %v, want %v", kept, row.isLost)
+			}
+		})
+	}
+}

@@ -78,9 +78,8 @@ func (v *invalidator) end(ended chan struct{}) {
 	close(ended)
 }
 
-// over reports whether there is nothing left to do. That there is no copy at
-// the moment does not suffice: the one that start was called for may be yet
-// to come.
+// over reports whether there is nothing left to do. An empty cache alone does
+// not mean that: the copy that start was called for may be yet to come.
 func (v *invalidator) over(ctx context.Context) bool {
 	v.mu.Lock()
 	used := v.used

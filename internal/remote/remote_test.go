@@ -15,7 +15,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore { return newTestStore(t, new(memory)) })
+	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore { return corruptible{newTestStore(t, new(memory))} })
 }
 
 // TestStoreWithoutCopies: a negative MaxStaleness has every Load ask the server.
@@ -23,8 +23,21 @@ func TestStoreWithoutCopies(t *testing.T) {
 	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
 		s := New(Config{Name: "test", Server: new(memory), Codec: walletauth.JSONCodec{}, Lease: time.Second, MaxStaleness: -1, MaxCopies: 100, MaxInFlight: 1})
 		t.Cleanup(s.Close)
-		return s
+		return corruptible{s}
 	})
+}
+
+// corruptible is a store that the suite can have unreadable sessions in.
+type corruptible struct{ *Store }
+
+func (c corruptible) Corrupt(t testing.TB, key string) {
+	server, id := c.Server.(*memory), c.Server.ID(key)
+	if err := server.call("", id, func(r *row) {
+		r.Record = Record{Stamp: newStamp(), Fence: r.Fence + 1, Data: []byte("garbage")}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c.cache.doubt(id) // as a message would
 }
 
 type updateFunc = func(context.Context, *walletauth.Session) (*walletauth.Session, error)

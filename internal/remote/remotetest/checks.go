@@ -20,13 +20,29 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
+// patience is how long to wait for what must happen, however busy the machine
+// is, before a test says that it does not.
+const patience = time.Minute
+
+// shortOr returns the first in short runs, the second otherwise.
+func shortOr[T any](short, full T) T {
+	if testing.Short() {
+		return short
+	}
+	return full
+}
+
 // InEightProcesses runs one test of the calling package in 8 processes at
-// once, with a variable of the environment that names the server for all. What
-// TestStore does with 1,000 keys at once is left out: 8,000 over one server are a
-// measure of the machine, and TestStore itself does it in one process.
+// once, in short runs in 2, with a variable of the environment that names the
+// server for all.
+//
+// TestStore's 1,000 keys at once are left out. They are to show that Updates do
+// not wait for each other in a process, and TestStore itself shows it in one. What
+// 8,000 would show beyond is how long they queue at the server: after 20 seconds
+// without an answer an Update gives up, which depends on the machine.
 func InEightProcesses(t *testing.T, test, env string) {
 	var all sync.WaitGroup
-	for range 8 {
+	for range shortOr(2, 8) {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$", "-test.skip=/1000_keys")
 		cmd.Env = append(os.Environ(), env, "GORACE=atexit_sleep_ms=0")
 		all.Go(func() {
@@ -69,7 +85,7 @@ func Outage(t *testing.T, store walletauth.TokenStore, prefix string, stop, star
 	save(t, store, "user", "secret")
 	stop()
 	t.Logf("the slowest Load during the outage took %v", loadForASecond(t, store))
-	brief := func() context.Context {
+	brief := func() context.Context { // which ends within the 5 s for which an outage is sat out
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		t.Cleanup(cancel)
 		return ctx
@@ -100,10 +116,10 @@ func loadForASecond(t *testing.T, store walletauth.TokenStore) (slowest time.Dur
 	return slowest
 }
 
-// AwaitID loads until the session of key has this id, for 10 seconds at most.
+// AwaitID loads until the session of key has this id.
 func AwaitID(t *testing.T, store walletauth.TokenStore, key, want string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -118,7 +134,7 @@ func AwaitID(t *testing.T, store walletauth.TokenStore, key, want string) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("after 10 s the session is still %s, want %s", s.ID, want)
+			t.Fatalf("after %v the session is still %s, want %s", patience, s.ID, want)
 		}
 	}
 }
@@ -138,7 +154,7 @@ func BackgroundEnds(t *testing.T, store walletauth.TokenStore, end func() error)
 	}
 	tick := time.NewTicker(time.Millisecond) // its last act is to say that it has ended
 	defer tick.Stop()
-	for deadline := time.Now().Add(5 * time.Second); invalidators() > others; <-tick.C {
+	for deadline := time.Now().Add(patience); invalidators() > others; <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatal("an invalidator goes on after Close")
 		}
@@ -156,9 +172,10 @@ func invalidators() int {
 	return len(invalidatorFrame.FindAll(stacks[:runtime.Stack(stacks, true)], -1))
 }
 
-// ManySessions stores n sessions of the usual size and logs what each costs at
-// the server, whose use of memory or disk used returns, and in the process.
+// ManySessions stores n sessions of the usual size, a tenth of them in short runs,
+// and logs what each costs at the server, whose use of memory or disk used returns, and in the process.
 func ManySessions(t *testing.T, store walletauth.TokenStore, n int, used func() int) {
+	n = shortOr(n/10, n)
 	long := func() *walletauth.Session { // with tokens of a usual length that do not compress
 		s := Session(rand.Text())
 		for range 26 {

@@ -13,7 +13,7 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
-// historyLease is short, as each history waits for the end of one.
+// historyLease is short, as the histories wait for the end of one.
 const historyLease = 500 * time.Millisecond
 
 // history is what happens to a process that is stopped in its Update for longer
@@ -66,17 +66,24 @@ var histories = map[string]history{
 
 // Histories checks what is stored in the end when a lease is lost, with one
 // other process. Nothing that was acknowledged is undone, and no good token is
-// thrown away.
+// thrown away. All of the other processes start together.
 func Histories(t *testing.T, open Open, place string) {
 	store := open.store(t, place, historyLease)
+	holders := make(map[string]*process)
+	for name, h := range histories {
+		if err := walletauth.Save(t.Context(), store, name, loginBefore); err != nil {
+			t.Fatal(err)
+		}
+		holders[name] = start(t, order{Do: "hold", Place: place, Lease: historyLease, Key: name, Next: h.stopped, Insist: h.insists})
+	}
+	for _, p := range holders {
+		p.ready()
+		p.signal(syscall.SIGSTOP)
+	}
 	for name, h := range histories {
 		t.Run(name, func(t *testing.T) {
-			if err := walletauth.Save(t.Context(), store, name, loginBefore); err != nil {
-				t.Fatal(err)
-			}
-			p := start(t, order{Do: "hold", Place: place, Lease: historyLease, Key: name, Next: h.stopped, Insist: h.insists})
-			p.ready()
-			p.signal(syscall.SIGSTOP)
+			p := holders[name]
+			p.t = t
 			next := beginUpdate(t, store, name, h)
 			if h.late {
 				next.finish()

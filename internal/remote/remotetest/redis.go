@@ -15,6 +15,7 @@ import (
 type Redis struct {
 	*Service
 	Socket          string
+	Address         string // of a node of a cluster
 	program, folder string
 }
 
@@ -50,7 +51,8 @@ func (r *Redis) Start(fsync string, args ...string) error {
 // StartClusterNode starts it as a node of a cluster at a port of this machine,
 // instead of a socket.
 func (r *Redis) StartClusterNode(port string) error {
-	return r.start("tcp", "127.0.0.1:"+port,
+	r.Address = "127.0.0.1:" + port
+	return r.start("tcp", r.Address,
 		[]string{"--bind", "127.0.0.1", "--port", port, "--dir", r.folder, "--save", "", "--cluster-enabled", "yes"})
 }
 
@@ -65,12 +67,12 @@ func (r *Redis) start(network, address string, args []string) error {
 
 // pingRedis asks by hand, so that the module needs no client.
 func pingRedis(network, address string) error {
-	conn, err := net.DialTimeout(network, address, time.Second)
+	conn, err := net.DialTimeout(network, address, patience)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprint(conn, "PING\r\n"); err != nil {

@@ -8,6 +8,7 @@ package remotetest
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,25 +17,29 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
+
+	"github.com/walletauth/walletauth/internal/need"
 )
 
 // Find returns the path of a program that is on the PATH or in one of the
 // places, which may be patterns. If there is none, and this is Debian and the
-// user root, it installs the package first. No test passes because a server is
-// missing.
+// user root, it installs the package first. Hand the error to [Require].
 func Find(program, debianPackage string, places ...string) (string, error) {
 	if path, ok := lookUp(program, places); ok {
 		return path, nil
 	}
-	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
-		return "", fmt.Errorf("%s is missing, and only root on Debian could install it here", program)
+	missing := &missingError{program: program, debianPackage: debianPackage}
+	if !canInstall() {
+		return "", missing
 	}
 	for _, args := range [][]string{{"update"}, {"install", "-y", "--no-install-recommends", debianPackage}} {
 		cmd := exec.Command("apt-get", args...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("apt-get %s: %w\n%s", strings.Join(args, " "), err, out)
+			missing.cause = fmt.Sprintf(", and apt-get %s failed: %v\n%s", strings.Join(args, " "), err, out)
+			return "", missing
 		}
 	}
 	path, ok := lookUp(program, places)
@@ -42,6 +47,40 @@ func Find(program, debianPackage string, places ...string) (string, error) {
 		return "", fmt.Errorf("%s is missing although %s is installed", program, debianPackage)
 	}
 	return path, nil
+}
+
+func canInstall() bool {
+	_, err := exec.LookPath("apt-get")
+	return err == nil && os.Geteuid() == 0
+}
+
+// missingError is a program that a test needs and cannot have.
+type missingError struct{ program, debianPackage, cause string }
+
+func (e *missingError) Error() string { return "there is no " + e.program + e.cause }
+
+// Require ends the test unless err is nil. If a program is missing it says how to
+// get it, and the test is skipped, or fails where CI is set.
+func Require(t testing.TB, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if missing, ok := errors.AsType[*missingError](err); ok {
+		need.Skip(t, missing, "install "+missing.debianPackage+", or run the tests as root on Debian, where they do")
+	}
+	t.Fatal(err)
+}
+
+// ExamplesNeed leaves the examples out where a program is missing that they start
+// and nobody relies on the result: an example cannot be skipped. Call it from
+// TestMain.
+func ExamplesNeed(program string, places ...string) {
+	if _, ok := lookUp(program, places); ok || canInstall() || os.Getenv("CI") != "" {
+		return
+	}
+	fmt.Printf("there is no %s: the examples are left out\n", program)
+	_ = flag.Set("test.skip", "^Example") // it is defined in every test
 }
 
 func lookUp(program string, places []string) (path string, ok bool) {
@@ -101,7 +140,7 @@ var errEnded = errors.New("the server ended")
 func (s *Service) await(ready func() error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	for {
 		err := ready()
 		if err == nil {
