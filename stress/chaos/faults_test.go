@@ -3,9 +3,11 @@
 package chaos_test
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,14 +30,14 @@ func someTime(r *rand.Rand) time.Duration {
 // and outlast the lease.
 const breath = 300 * time.Millisecond
 
-// lane strikes with one fault after another, in random order, until the time is
-// up and each has struck.
+// lane strikes with one fault after another, in random order, until there was
+// enough of all and each of its own has struck.
 func (c *chaos) lane(number uint64, deck []fault) {
 	r := rand.New(rand.NewPCG(c.seed, number))
-	for round := 0; round == 0 || c.faulty.Err() == nil; round++ {
+	for round := 0; round == 0 || c.faulty(); round++ {
 		r.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
 		for _, f := range deck {
-			if round > 0 && c.faulty.Err() != nil {
+			if round > 0 && !c.faulty() {
 				return
 			}
 			if err := f.strike(r); err != nil {
@@ -72,6 +74,7 @@ func (c *chaos) aimedFaults() []fault {
 		case p := <-s.hit:
 			return c.fleet.replace(p)
 		case <-time.After(patience):
+			c.api.aim.Store(nil)
 			return errors.New("no refresh was granted")
 		}
 	}
@@ -114,16 +117,22 @@ type server struct {
 	service func() *remotetest.Service
 	proxy   *proxy
 	disk    *disk
-	write   func()        // has the server take room on the disk, if it can
-	ended   int           // how often the server ended because the disk was full
+	write   func() // has the server take room on the disk, if it can
+
+	mu      sync.Mutex    // held while a fault lasts, and guards what follows
+	filled  time.Time     // when the disk was filled last
+	ended   int           // how often the server ended because of that
 	longest time.Duration // that it was away
 }
 
+// away is called when the server is there again.
 func (s *server) away(since time.Time) { s.longest = max(s.longest, time.Since(since)) }
 
 func (s *server) faults(c *chaos) []fault {
 	hold := func(name string, begin, end func()) fault {
 		return fault{name, func(r *rand.Rand) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			defer s.away(time.Now())
 			begin()
 			<-time.After(someTime(r))
@@ -136,6 +145,8 @@ func (s *server) faults(c *chaos) []fault {
 	cut := func() { c.faults.add("connections cut", s.proxy.cut()) }
 	return []fault{
 		{"server killed", func(r *rand.Rand) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			defer s.away(time.Now())
 			s.kill()
 			<-time.After(someTime(r) / 2)
@@ -150,18 +161,42 @@ func (s *server) faults(c *chaos) []fault {
 	}
 }
 
-// full fills the disk, has the server notice, and starts it again if that has
-// ended it.
+// full fills the disk and has the server notice. If that ends the server, which
+// may take it a while, superviseOnce starts it again.
 func (s *server) full(r *rand.Rand) error {
-	defer s.away(time.Now())
-	if err := s.disk.full(someTime(r), s.write); err != nil {
-		return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.filled = time.Now()
+	return s.disk.full(someTime(r), s.write)
+}
+
+// supervise starts the server again whenever it has ended by itself, as a
+// manager of services does, until ctx ends.
+func (s *server) supervise(ctx context.Context) error {
+	for pause(ctx, 10*time.Millisecond) {
+		if err := s.superviseOnce(); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (s *server) superviseOnce() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.service().Ended() {
 		return nil
 	}
 	s.ended++
+	defer s.away(s.filled)
 	return s.restart()
+}
+
+// endedOnce reports whether the server has ended because its disk was full.
+func (s *server) endedOnce() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended > 0
 }
 
 // kill ends all processes of the server.

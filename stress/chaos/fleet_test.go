@@ -182,8 +182,17 @@ func (f *fleet) stop(within time.Duration) error {
 func (f *fleet) abandon() {
 	f.ledger.expectEnds()
 	for place := range f.places {
-		if p := f.at(place); p != nil {
+		if p := f.at(place); p != nil && !p.over() {
 			f.kill(p)
 		}
+	}
+}
+
+func (p *process) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
 	}
 }

@@ -29,8 +29,6 @@ func TestAWrongStoreIsNoticed(t *testing.T) {
 			said := c.ledger.wrong(v) // before workers are killed, which explains much
 			t.Logf("after %v %d sessions were lost, %d of them not with a process",
 				time.Since(c.ledger.began).Round(time.Millisecond), v.lost, len(v.unexplained))
-			c.fleet.abandon()
-			c.logins.Wait()
 			if len(said) < len(v.unexplained) {
 				t.Error("what is not explained is not reported")
 			}

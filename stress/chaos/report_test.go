@@ -11,10 +11,9 @@ import (
 
 // report logs what was counted, and demands that nothing went wrong and that
 // enough was done to it.
-func (c *chaos) report(took time.Duration) {
+func (c *chaos) report(v verdict) {
 	c.t.Helper()
-	v := c.ledger.judge()
-	c.t.Log(c.table(v, took))
+	c.t.Log(c.table(v))
 	for _, wrong := range c.ledger.wrong(v) {
 		c.t.Error(wrong)
 	}
@@ -31,9 +30,9 @@ func (c *chaos) report(took time.Duration) {
 	}
 }
 
-func (c *chaos) table(v verdict, took time.Duration) string {
+func (c *chaos) table(v verdict) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d processes, %d users, %v of faults, -chaos.seed=%d", workers, users, took.Round(time.Second), c.seed)
+	fmt.Fprintf(&b, "%d processes, %d users, %v of faults, -chaos.seed=%d", workers, users, c.took.Round(time.Second), c.seed)
 	line := func(n int, name string) { fmt.Fprintf(&b, "\n%8d  %s", n, name) }
 	stats := c.api.Stats()
 	line(c.ledger.requests, "requests that the workers sent and heard of")
@@ -55,6 +54,7 @@ func (c *chaos) table(v verdict, took time.Duration) string {
 	line(v.lost-v.onTheWay-len(v.unexplained), "  with a process that died between the commit and the save")
 	line(v.onTheWay, "  with a process that died while its refresh was on the way to the commit")
 	line(len(v.unexplained), "  otherwise")
+	fmt.Fprintf(&b, "\n%8v  until every key worked in every process, after the last fault", c.recovery.Round(time.Millisecond))
 	return b.String()
 }
 
