@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 
 const (
 	workers = 4
-	users   = 60
 
 	// patience bounds every wait. Nothing takes as long on a busy machine either,
 	// unless something hangs.
@@ -29,6 +29,8 @@ type chaos struct {
 	t      *testing.T
 	seed   uint64
 	store  walletauth.TokenStore // the same, by a way without faults
+	lease  time.Duration         // of the workers
+	grace  time.Duration         // of the API, for spent refresh tokens
 	ledger *ledger
 	api    *api
 	fleet  *fleet
@@ -41,27 +43,31 @@ type chaos struct {
 
 	enough []func() bool // of what there must have been before the faults may end
 	until  time.Time     // faults go on at least so long,
-	atMost time.Time     // and no longer, though there was not enough
+	atMost time.Time     // and no longer, though there was not enough,
+	failed atomic.Bool   // nor after one that could not be had
 }
 
 // begin logs all users in and starts the workers.
-func begin(t *testing.T, name, place, twist string, store walletauth.TokenStore) *chaos {
+func begin(t *testing.T, b *backend, o order, grace time.Duration) *chaos {
 	t.Helper()
-	c := &chaos{t: t, seed: *seed, store: store, ledger: newLedger()}
+	c := &chaos{t: t, seed: *seed, store: b.store, lease: o.Lease, grace: grace, ledger: newLedger(o.Lease, grace)}
+	if b.server == nil {
+		c.ledger.lease = 0
+	}
 	if c.seed == 0 {
 		c.seed = rand.Uint64()
 	}
-	c.api = newAPI(c.ledger)
-	var keys []string
-	for i := range users {
-		keys = append(keys, fmt.Sprintf("user-%02d", i+1))
+	go c.ledger.watch(t.Context())
+	c.api = newAPI(c.ledger, grace)
+	o.Store, o.Place, o.URL, o.Every = b.name, b.place, c.api.socket.URL, 500*time.Millisecond
+	if testing.Short() {
+		o.Every = time.Second
 	}
-	c.fleet = &fleet{ledger: c.ledger, places: make([]*process, workers),
-		order: order{Store: name, Place: place, Twist: twist, URL: c.api.socket.URL, Keys: keys}}
+	c.fleet = &fleet{ledger: c.ledger, places: make([]*process, workers), order: o}
 	t.Cleanup(c.end)
 	c.api.fleet = c.fleet
 	c.api.lost = func(key string) { c.logins.Go(func() { c.login(key) }) }
-	for _, key := range keys {
+	for _, key := range o.Keys {
 		c.login(key)
 	}
 	for place := range workers {
@@ -73,6 +79,13 @@ func begin(t *testing.T, name, place, twist string, store walletauth.TokenStore)
 		t.Fatal(err)
 	}
 	return c
+}
+
+func users(n int) (keys []string) {
+	for i := range n {
+		keys = append(keys, fmt.Sprintf("user-%02d", i+1))
+	}
+	return keys
 }
 
 // end returns when nothing goes on any more that could report to the test. The
@@ -109,6 +122,7 @@ func (c *chaos) login(key string) {
 // run has faults for as long as the flag says, and until there was enough of all,
 // and then checks that all is well.
 func (c *chaos) run(lanes ...[]fault) {
+	users := len(c.fleet.order.Keys)
 	c.enough = append(c.enough, func() bool { return c.api.Stats().Refreshes >= users })
 	c.until = time.Now().Add(faultTime())
 	c.atMost = c.until.Add(patience)
@@ -119,7 +133,9 @@ func (c *chaos) run(lanes ...[]fault) {
 	all.Wait()
 	c.took = time.Since(c.ledger.began)
 	defer c.conclude()
-	c.check()
+	if !c.failed.Load() {
+		c.check()
+	}
 }
 
 // conclude reports also what led to a failure. It looks at the ledger before
@@ -132,6 +148,9 @@ func (c *chaos) conclude() {
 
 // faulty reports whether there are to be more faults.
 func (c *chaos) faulty() bool {
+	if c.failed.Load() {
+		return false
+	}
 	now := time.Now()
 	unfinished := func(enough func() bool) bool { return !enough() }
 	return now.Before(c.until) || now.Before(c.atMost) && slices.ContainsFunc(c.enough, unfinished)

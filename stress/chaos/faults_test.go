@@ -42,6 +42,7 @@ func (c *chaos) lane(number uint64, deck []fault) {
 			}
 			if err := f.strike(r); err != nil {
 				c.t.Errorf("%s: %v", f.name, err)
+				c.failed.Store(true)
 				return
 			}
 			c.faults.add(f.name, 1)
@@ -65,25 +66,73 @@ func (c *chaos) processFaults() []fault {
 
 const killedInstead = "process killed instead of the reply to its refresh"
 
+const killedAfter = "process killed within 5 ms of the reply to its refresh"
+
 // aimedFaults kill workers at the worst moment.
 func (c *chaos) aimedFaults() []fault {
-	shoot := func(s *shot) error {
-		s.hit = make(chan *process, 1)
-		c.api.aim.Store(s)
-		select {
-		case p := <-s.hit:
-			return c.fleet.replace(p)
-		case <-time.After(patience):
-			c.api.aim.Store(nil)
+	shoot := func(name string) fault {
+		return fault{name, func(r *rand.Rand) error {
+			if hit, err := c.shoot(name, r, patience); hit || err != nil {
+				return err
+			}
 			return errors.New("no refresh was granted")
+		}}
+	}
+	return []fault{shoot(killedInstead), shoot(killedAfter)}
+}
+
+// shoot kills the next worker that is granted a refresh, and has another take its
+// place. It reports whether there was one within a time.
+func (c *chaos) shoot(name string, r *rand.Rand, within time.Duration) (hit bool, err error) {
+	s := &shot{instead: name == killedInstead, after: time.Duration(r.Int64N(int64(5 * time.Millisecond))), hit: make(chan *process, 1)}
+	c.api.aim.Store(s)
+	select {
+	case p := <-s.hit:
+		return true, c.fleet.replace(p)
+	case <-time.After(within):
+	}
+	if c.api.aim.CompareAndSwap(s, nil) {
+		return false, nil
+	}
+	return true, c.fleet.replace(<-s.hit) // just now
+}
+
+// volley kills some workers, one after the other while the leases of the first have
+// not ended, and then waits until others have what they were granted. So nobody is
+// killed who takes over: that would be a second lease to wait for, and the end of
+// the grace.
+func (c *chaos) volley(kills int) fault {
+	return fault{"volley of aimed kills", func(r *rand.Rand) error {
+		var end time.Time
+		for i := range kills {
+			name, within := []string{killedInstead, killedAfter}[i%2], patience
+			if i > 0 {
+				within = time.Until(end)
+			}
+			hit, err := c.shoot(name, r, within)
+			switch {
+			case err != nil:
+				return err
+			case !hit && i == 0:
+				return errors.New("no refresh was granted")
+			case !hit:
+				return c.awaitRecovery()
+			case i == 0:
+				end = time.Now().Add(c.lease / 2)
+			}
+			c.faults.add(name, 1)
+		}
+		return c.awaitRecovery()
+	}}
+}
+
+func (c *chaos) awaitRecovery() error {
+	for limit := time.Now().Add(patience); !c.ledger.recovered(); <-time.After(20 * time.Millisecond) {
+		if time.Now().After(limit) {
+			return errors.New("what was granted to a process that was killed was saved by no other")
 		}
 	}
-	return []fault{
-		{killedInstead, func(*rand.Rand) error { return shoot(&shot{instead: true}) }},
-		{"process killed within 5 ms of the reply to its refresh", func(r *rand.Rand) error {
-			return shoot(&shot{after: time.Duration(r.Int64N(int64(5 * time.Millisecond)))})
-		}},
-	}
+	return nil
 }
 
 // apiFaults befall the API.

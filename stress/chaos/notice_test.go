@@ -12,12 +12,9 @@ import (
 func TestAWrongStoreIsNoticed(t *testing.T) {
 	for twist := range twists {
 		t.Run(twist, func(t *testing.T) {
+			parallelIfShort(t)
 			dir := t.TempDir() + "/sessions"
-			store, err := stores["files"](dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := begin(t, "files", dir, twist, store)
+			c := begin(t, newBackend(t, &backend{name: "files", place: dir}, dir), order{Twist: twist, Keys: users(60)}, 0)
 			c.api.trouble.Store(&troubleSlow) // so that refreshes meet
 			var v verdict
 			for end := time.Now().Add(patience); len(v.unexplained) == 0; <-time.After(20 * time.Millisecond) {
