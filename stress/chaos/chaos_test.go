@@ -16,13 +16,17 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
-const (
-	workers = 4
+// patience bounds every wait. Nothing takes as long on a busy machine either,
+// unless something hangs.
+const patience = 3 * time.Minute
 
-	// patience bounds every wait. Nothing takes as long on a busy machine either,
-	// unless something hangs.
-	patience = 3 * time.Minute
-)
+// shortOr is the number for a short round, or the other one.
+func shortOr(short, full int) int {
+	if testing.Short() {
+		return short
+	}
+	return full
+}
 
 // chaos is a store, the workers that share it, and what befalls them.
 type chaos struct {
@@ -47,8 +51,8 @@ type chaos struct {
 	failed atomic.Bool   // nor after one that could not be had
 }
 
-// begin logs all users in and starts the workers.
-func begin(t *testing.T, b *backend, o order, grace time.Duration) *chaos {
+// begin logs so many users in and starts so many workers.
+func begin(t *testing.T, b *backend, users, workers int, o order, grace time.Duration) *chaos {
 	t.Helper()
 	c := &chaos{t: t, seed: *seed, store: b.store, lease: o.Lease, grace: grace, ledger: newLedger(o.Lease, grace)}
 	if b.server == nil {
@@ -59,9 +63,9 @@ func begin(t *testing.T, b *backend, o order, grace time.Duration) *chaos {
 	}
 	go c.ledger.watch(t.Context())
 	c.api = newAPI(c.ledger, grace)
-	o.Store, o.Place, o.URL, o.Every = b.name, b.place, c.api.socket.URL, 500*time.Millisecond
-	if testing.Short() {
-		o.Every = time.Second
+	o.Store, o.Place, o.URL, o.Every = b.name, b.place, c.api.socket.URL, time.Duration(shortOr(1000, 500))*time.Millisecond
+	for i := range users {
+		o.Keys = append(o.Keys, fmt.Sprintf("user-%02d", i+1))
 	}
 	c.fleet = &fleet{ledger: c.ledger, places: make([]*process, workers), order: o}
 	t.Cleanup(c.end)
@@ -79,13 +83,6 @@ func begin(t *testing.T, b *backend, o order, grace time.Duration) *chaos {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func users(n int) (keys []string) {
-	for i := range n {
-		keys = append(keys, fmt.Sprintf("user-%02d", i+1))
-	}
-	return keys
 }
 
 // end returns when nothing goes on any more that could report to the test. The

@@ -53,7 +53,7 @@ func (c *chaos) lane(number uint64, deck []fault) {
 
 // processFaults befall the workers at any moment.
 func (c *chaos) processFaults() []fault {
-	someone := func(r *rand.Rand) *process { return c.fleet.at(r.IntN(workers)) }
+	someone := func(r *rand.Rand) *process { return c.fleet.at(r.IntN(len(c.fleet.places))) }
 	killed := fault{"process killed at random", func(r *rand.Rand) error { return c.fleet.replace(someone(r)) }}
 	return []fault{killed, killed, {"process stopped and continued", func(r *rand.Rand) error {
 		p := someone(r)

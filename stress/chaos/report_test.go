@@ -37,7 +37,7 @@ func (c *chaos) report(v verdict) {
 
 func (c *chaos) table(v verdict) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d processes, %d users, %v of faults, -chaos.seed=%d", workers, len(c.fleet.order.Keys), c.took.Round(time.Second), c.seed)
+	fmt.Fprintf(&b, "%d processes, %d users, %v of faults, -chaos.seed=%d", len(c.fleet.places), len(c.fleet.order.Keys), c.took.Round(time.Second), c.seed)
 	line := func(n int, name string) { fmt.Fprintf(&b, "\n%8d  %s", n, name) }
 	stats := c.api.Stats()
 	line(c.ledger.requests, "requests that the workers sent and heard of")

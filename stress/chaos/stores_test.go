@@ -28,15 +28,17 @@ func TestPostgres(t *testing.T) { haveAllFaults(t, newPostgres(t)) }
 // token as the first time, for 30 seconds. Whoever takes over from a process that
 // was killed between the API's commit and its save then gets what that one got.
 func TestAKillWithinTheGraceLosesNoSession(t *testing.T) {
-	lease, grace, kills := 15*time.Second, 30*time.Second, 10 // as many again follow a reply
+	lease, grace := 15*time.Second, 30*time.Second
 	if testing.Short() {
-		lease, grace, kills = shortLease, time.Minute, 1
+		lease, grace = shortLease, time.Minute
 	}
+	workers := shortOr(2, 4)
+	kills := shortOr(1, 10) // instead of a reply; as many again follow one
 	for _, open := range []func(*testing.T) *backend{newFiles, newRedis, newPostgres} {
 		b := open(t)
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel() // it is mostly waiting
-			c := begin(t, b, order{Lease: lease, Keys: users(20)}, grace)
+			c := begin(t, b, shortOr(10, 20), workers, order{Lease: lease}, grace)
 			c.enough = append(c.enough, func() bool { return c.faults.of(killedInstead) >= kills })
 			volley := workers
 			if b.server == nil {
@@ -49,26 +51,16 @@ func TestAKillWithinTheGraceLosesNoSession(t *testing.T) {
 
 // haveAllFaults has all faults that a store can meet.
 func haveAllFaults(t *testing.T, b *backend) {
-	keys := users(60)
 	if testing.Short() {
-		keys = users(24)
+		t.Parallel() // which is mostly waiting for leases to end
 	}
-	parallelIfShort(t)
-	c := begin(t, b, order{Lease: shortLease, Keys: keys}, 0)
+	c := begin(t, b, shortOr(16, 60), shortOr(3, 4), order{Lease: shortLease}, 0)
 	if b.server != nil {
 		c.enough = append(c.enough, b.server.endedOnce)
 	}
 	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), b.faults(c))
 	if b.server != nil {
 		b.server.report(t)
-	}
-}
-
-// parallelIfShort is called once what is missing has been installed. Most of a
-// short round is waiting for leases to end.
-func parallelIfShort(t *testing.T) {
-	if testing.Short() {
-		t.Parallel()
 	}
 }
 
