@@ -10,6 +10,7 @@ import (
 // TestAWrongStoreIsNoticed lets workers use stores that are wrong on purpose,
 // without any fault but a slow API, and demands that the ledger complains.
 func TestAWrongStoreIsNoticed(t *testing.T) {
+	parallelIfShort(t)
 	for twist := range twists {
 		t.Run(twist, func(t *testing.T) {
 			t.Parallel()

@@ -34,10 +34,11 @@ func TestAKillWithinTheGraceLosesNoSession(t *testing.T) {
 	}
 	workers := shortOr(2, 4)
 	kills := shortOr(1, 10) // instead of a reply; as many again follow one
-	for _, open := range []func(*testing.T) *backend{newFiles, newRedis, newPostgres} {
-		b := open(t)
+	backends := []*backend{newFiles(t), newRedis(t), newPostgres(t)}
+	parallelIfShort(t)
+	for _, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
-			t.Parallel() // it is mostly waiting
+			t.Parallel() // most of it is waiting for leases to end
 			c := begin(t, b, shortOr(10, 20), workers, order{Lease: lease}, grace)
 			c.enough = append(c.enough, func() bool { return c.faults.of(killedInstead) >= kills })
 			volley := workers
@@ -51,9 +52,7 @@ func TestAKillWithinTheGraceLosesNoSession(t *testing.T) {
 
 // haveAllFaults has all faults that a store can meet.
 func haveAllFaults(t *testing.T, b *backend) {
-	if testing.Short() {
-		t.Parallel() // which is mostly waiting for leases to end
-	}
+	parallelIfShort(t)
 	c := begin(t, b, shortOr(16, 60), shortOr(3, 4), order{Lease: shortLease}, 0)
 	if b.server != nil {
 		c.enough = append(c.enough, b.server.endedOnce)
@@ -61,6 +60,14 @@ func haveAllFaults(t *testing.T, b *backend) {
 	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), b.faults(c))
 	if b.server != nil {
 		b.server.report(t)
+	}
+}
+
+// parallelIfShort is called once what is missing has been installed, which two
+// cannot do at once.
+func parallelIfShort(t *testing.T) {
+	if testing.Short() {
+		t.Parallel()
 	}
 }
 
