@@ -281,12 +281,13 @@ func (l *ledger) diedUnsaved(t *trade) bool {
 }
 
 // recovered reports whether all that was granted to processes that were killed
-// was saved, by them or by others, who may have been killed before they said so.
+// was saved, by them or by others, who may have been killed before they said so. A
+// session that was lost is judged elsewhere.
 func (l *ledger) recovered() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, t := range l.trades {
-		if l.diedUnsaved(t) && l.trades[t.brought] == nil {
+		if l.diedUnsaved(t) && l.trades[t.brought] == nil && !t.session.over {
 			return false
 		}
 	}
