@@ -46,6 +46,7 @@ func (f *fleet) start(place int) error {
 	o := f.order
 	o.Name = fmt.Sprintf("worker-%d.%d", place+1, f.started)
 	f.mu.Unlock()
+	f.ledger.started(o.Name)
 	p, err := newProcess(o, place)
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ func TestLedgerExplains(t *testing.T) {
 		"not a kill after the save":                 {killed: 11 * sec, saved: 10 * sec, again: 17 * sec},
 		"not a holder that lives":                   {again: 12 * sec},
 		"a holder that saves nothing for 4 s":       {again: 17 * sec, saves: []time.Duration{11 * sec, 16 * sec}, explains: true},
+		"a holder that saved last before the trade": {again: 13 * sec, saves: []time.Duration{8 * sec}, explains: true},
 		"not a holder that saves other keys":        {again: 17 * sec, saves: []time.Duration{11 * sec, 14 * sec, 16 * sec}},
 		"not a holder that had saved before":        {saved: 11 * sec, again: 17 * sec},
 		"a holder that saves too late":              {saved: 18 * sec, again: 17 * sec, explains: true},

@@ -51,7 +51,7 @@ type ledger struct {
 	sessions map[string]*session
 	reuses   []reuse
 	killed   map[string]time.Duration
-	saves    map[string][]time.Duration // by process
+	saves    map[string][]time.Duration // by process, after its start
 	stalls   []stall
 	ending   bool // workers are to end by themselves
 	requests int  // that got their answer
@@ -192,6 +192,13 @@ func (l *ledger) read(process string, words []string) {
 	}
 }
 
+// started is a process that begins: nothing can be expected to be saved before.
+func (l *ledger) started(process string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.saves[process] = append(l.saves[process], l.now())
+}
+
 // saved is a save that the store has acknowledged. l.mu is held.
 func (l *ledger) saved(process, token string) {
 	l.saves[process] = append(l.saves[process], l.now())
@@ -294,18 +301,18 @@ func (l *ledger) recovered() bool {
 	return true
 }
 
-// wasCutOff reports whether who was granted a refresh has not saved anything for so
-// long, before somebody else sent the same token, that it may have lost its lease.
+// wasCutOff reports whether who was granted a refresh had not saved anything for so
+// long, when somebody else sent the same token, that it may have lost its lease.
 func (l *ledger) wasCutOff(r reuse) bool {
 	if l.lease == 0 || r.trade.saved != 0 && r.trade.saved < r.at {
 		return false
 	}
 	since := r.trade.at
 	for _, at := range append(slices.Clone(l.saves[r.trade.process]), r.at) {
-		if min(at, r.at)-since >= l.lease*2/3 {
+		if at > r.trade.at && min(at, r.at)-since >= l.lease*2/3 {
 			return true
 		}
-		since = max(since, at)
+		since = at
 	}
 	return false
 }

@@ -23,7 +23,7 @@ const lifetime = 5 * time.Second
 // leave little time for anything else. It is much longer than any fault lasts,
 // which is a second, and than a server takes to be back. On a machine that is too
 // busy for that, sessions are lost by no mistake, and the ledger knows them.
-const shortLease = 8 * time.Second
+func shortLease() time.Duration { return time.Duration(shortOr(5, 8)) * time.Second }
 
 // stores open a store at a place. Files have no lease.
 var stores = map[string]func(place string, lease time.Duration) (walletauth.TokenStore, error){

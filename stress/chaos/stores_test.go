@@ -30,7 +30,7 @@ func TestPostgres(t *testing.T) { haveAllFaults(t, newPostgres(t)) }
 func TestAKillWithinTheGraceLosesNoSession(t *testing.T) {
 	lease, grace := 15*time.Second, 30*time.Second
 	if testing.Short() {
-		lease, grace = shortLease, time.Minute
+		lease, grace = shortLease(), time.Minute
 	}
 	workers := shortOr(2, 4)
 	kills := shortOr(1, 10) // instead of a reply; as many again follow one
@@ -53,7 +53,7 @@ func TestAKillWithinTheGraceLosesNoSession(t *testing.T) {
 // haveAllFaults has all faults that a store can meet.
 func haveAllFaults(t *testing.T, b *backend) {
 	parallelIfShort(t)
-	c := begin(t, b, shortOr(16, 60), shortOr(3, 4), order{Lease: shortLease}, 0)
+	c := begin(t, b, shortOr(16, 60), shortOr(3, 4), order{Lease: shortLease()}, 0)
 	if b.server != nil {
 		c.enough = append(c.enough, b.server.endedOnce)
 	}
@@ -127,7 +127,7 @@ func newPostgres(t *testing.T) *backend {
 
 func newBackend(t *testing.T, b *backend, direct string) *backend {
 	var err error
-	if b.store, err = stores[b.name](direct, shortLease); err != nil {
+	if b.store, err = stores[b.name](direct, shortLease()); err != nil {
 		t.Fatal(err)
 	}
 	return b
