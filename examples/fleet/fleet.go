@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/walletauth/walletauth"
@@ -23,8 +25,9 @@ const (
 	// How long after a refresh the replicas that wanted the same one may still
 	// be looking at its result, inside of the store's exclusion.
 	settled = 300 * time.Millisecond
-	// How long before a refresh falls due a kill is far enough away from it.
-	margin = 200 * time.Millisecond
+	// How long before a refresh falls due a kill is far enough away from it, on a
+	// machine that is busy with other things too.
+	margin = 500 * time.Millisecond
 )
 
 // fleet is a stand-in for the API, a store, and the replicas that share it.
@@ -36,7 +39,8 @@ type fleet struct {
 	users      []user
 	replicas   []*replica
 	screen     *screen.Screen
-	began      time.Time // the first login
+	began      time.Time    // the first login
+	shown      atomic.Int64 // how often progress was
 }
 
 type user struct{ id, sessionID string }
@@ -90,16 +94,16 @@ func (f *fleet) ids() (ids []string) {
 
 // run returns what went wrong, after the table that shows it.
 func (f *fleet) run(ctx context.Context, duration time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, duration)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f.say("%d users, their sessions %s", len(f.users), f.place.where())
 	var shown sync.WaitGroup
 	shown.Go(func() { f.screen.ShowProgress(ctx, f.progress) })
 	err := f.live(ctx, duration)
-	if err != nil {
-		cancel() // the rest would show nothing
+	if errors.Is(err, context.Canceled) {
+		err = nil // by a Ctrl-C
 	}
-	<-ctx.Done()
+	cancel()
 	shown.Wait()
 	err = errors.Join(err, f.stop())
 	o := f.outcome()
@@ -107,8 +111,10 @@ func (f *fleet) run(ctx context.Context, duration time.Duration) error {
 	return errors.Join(err, o.failure())
 }
 
-// live starts the replicas, and kills one and starts it again.
+// live starts the replicas, and kills one and starts it again. It returns when
+// there is enough to show of that and the time is up.
 func (f *fleet) live(ctx context.Context, duration time.Duration) error {
+	timeIsUp := after(duration)
 	for _, r := range f.replicas {
 		if err := r.start(f.order()); err != nil {
 			return err
@@ -116,33 +122,73 @@ func (f *fleet) live(ctx context.Context, duration time.Duration) error {
 	}
 	f.say("%d replicas start, each a process", len(f.replicas))
 	victim := f.replicas[1]
-	if !sleep(ctx, min(duration/3, 5*time.Second)) || !f.awaitCalm(ctx) {
-		return tooLate(ctx)
+	if err := f.await(ctx, after(min(duration/3, 5*time.Second)), f.busy, f.calm); err != nil {
+		return err
 	}
 	if err := victim.kill(); err != nil {
 		return err
 	}
 	f.say("replica %d is killed, while no refresh is under way", victim.number)
-	if !sleep(ctx, min(duration/4, 3*time.Second)) {
-		return tooLate(ctx)
+	if err := f.await(ctx, after(min(duration/4, 3*time.Second)), f.progressShown()); err != nil {
+		return err
 	}
 	f.say("replica %d starts again", victim.number)
-	return victim.start(f.order())
+	if err := victim.start(f.order()); err != nil {
+		return err
+	}
+	return f.await(ctx, f.progressShown(), f.busy, f.allRefreshed, timeIsUp)
 }
 
-// tooLate is an error if the time is up, and none after a Ctrl-C.
-func tooLate(ctx context.Context) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return errors.New("there was no moment for a kill and a restart: this machine is too busy, or -for too short")
+// condition is something to wait for.
+type condition func(context.Context) bool
+
+// patience is how long a busy machine may take for something that would otherwise
+// take seconds.
+const patience = 3 * time.Minute
+
+// await waits until all conditions hold at once.
+func (f *fleet) await(ctx context.Context, all ...condition) error {
+	unmet := func(c condition) bool { return !c(ctx) }
+	for end := time.Now().Add(patience); slices.ContainsFunc(all, unmet); {
+		if !sleep(ctx, 20*time.Millisecond) {
+			return ctx.Err()
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("after %v there was no moment for a kill and a restart: this machine is too busy", patience)
+		}
 	}
 	return nil
+}
+
+// after holds once d has passed since it was called.
+func after(d time.Duration) condition {
+	end := time.Now().Add(d)
+	return func(context.Context) bool { return !time.Now().Before(end) }
+}
+
+// progressShown holds once how things are now was shown: when the second progress
+// since is being shown, the first is on the screen.
+func (f *fleet) progressShown() condition {
+	before := f.shown.Load()
+	return func(context.Context) bool { return f.shown.Load() >= before+2 }
+}
+
+// busy reports whether each replica has sent two requests per user on average, in
+// the life that it is in.
+func (f *fleet) busy(context.Context) bool {
+	return !slices.ContainsFunc(f.replicas, func(r *replica) bool { return r.served() < 2*len(f.users) })
+}
+
+func (f *fleet) allRefreshed(context.Context) bool {
+	return !slices.ContainsFunc(f.users, func(u user) bool { return f.srv.Refreshes(u.sessionID) == 0 })
 }
 
 func (f *fleet) order() order {
 	return order{URL: f.srv.URL, Project: project, Users: f.ids(), Place: f.place}
 }
 
-// awaitCalm waits for a moment to kill somebody.
+// calm reports whether somebody may be killed: for each user, what the API issued
+// last is what is stored, has been for a while, and will be.
 //
 // A process that dies after the API has granted its refresh and before the new
 // session is stored takes the session with it: the API has spent the old
@@ -150,17 +196,6 @@ func (f *fleet) order() order {
 // it lasts as long as a write to the disk, and the user has to log in again. This
 // program shows what a kill does otherwise, so it kills while no refresh is
 // under way. The replicas themselves go on sending requests.
-func (f *fleet) awaitCalm(ctx context.Context) bool {
-	for !f.calm(ctx) {
-		if !sleep(ctx, 20*time.Millisecond) {
-			return false
-		}
-	}
-	return true
-}
-
-// calm reports whether for each user what the API issued last is what is
-// stored, has been for a while, and will be.
 func (f *fleet) calm(ctx context.Context) bool {
 	for _, u := range f.users {
 		issued := f.srv.Sessions(u.id)
@@ -193,6 +228,7 @@ func (f *fleet) say(format string, args ...any) {
 }
 
 func (f *fleet) progress() string {
+	f.shown.Add(1)
 	var sum report
 	states := ""
 	for _, r := range f.replicas {

@@ -58,7 +58,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 const usage = `usage: fleet [-for TIME] [-users NUMBER] [-redis URL]
 
-  -for TIME      how long to run, 5s or more (default 15s)
+  -for TIME      how long to run, 5s or more (default 15s), and longer on a
+                 machine that takes longer for a kill and a restart
   -users NUMBER  how many users there are, 1 to 100 (default 20)
   -redis URL     keep the sessions in this Redis, as in redis://localhost:6379.
                  Without it they are files in a temporary folder.

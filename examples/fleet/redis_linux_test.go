@@ -8,7 +8,7 @@ import (
 )
 
 func TestAKillCostsNothingInRedisEither(t *testing.T) {
-	status, stdout, stderr := start(t, "-for", "7s", "-users", "5", "-redis", newRedis(t))
+	status, stdout, stderr := start(t, "-for", "5s", "-users", "5", "-redis", newRedis(t))
 	wellDone(t, status, stdout, stderr)
 }
 

@@ -110,8 +110,8 @@ func (r *replica) kill() error {
 	return nil
 }
 
-// stop asks the process to end and kills it if it does not: its requests may
-// take 30 seconds in principle, and nobody should have to wait for that.
+// stop asks the process to end and kills it if it does not: the Timeout of its
+// client is 30 seconds, and nobody should have to wait for a request that long.
 func (r *replica) stop() error {
 	r.mu.Lock()
 	l := r.life
@@ -142,6 +142,13 @@ func (r *replica) state() string {
 		return "down"
 	}
 	return "up"
+}
+
+// served is how many requests the process that runs now has served.
+func (r *replica) served() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now.Requests
 }
 
 // total is what it did in all its lives, and how many those are.

@@ -50,8 +50,9 @@ type shot struct {
 	hit     chan *process
 }
 
-func newAPI(l *ledger) *api {
-	a := &api{Server: walletauthtest.NewUnstartedServer(walletauthtest.Config{AccessTokenTTL: lifetime}), ledger: l}
+func newAPI(l *ledger, grace time.Duration) *api {
+	config := walletauthtest.Config{AccessTokenTTL: lifetime, ReuseGrace: grace}
+	a := &api{Server: walletauthtest.NewUnstartedServer(config), ledger: l}
 	a.socket = httptest.NewServer(a)
 	return a
 }
@@ -95,10 +96,10 @@ func (a *api) refresh(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler) // it was killed
 	}
-	reply, granted := a.commit(r, body)
+	reply, first := a.commit(r, body)
 	p := a.fleet.named(r.UserAgent())
 	var aim *shot
-	if granted && p != nil {
+	if first && p != nil {
 		aim = a.aim.Swap(nil)
 	}
 	if aim != nil && aim.instead {
@@ -117,8 +118,9 @@ func (a *api) fire(s *shot, p *process) {
 	s.hit <- p
 }
 
-// commit has the stand-in answer, and notes what it did.
-func (a *api) commit(r *http.Request, body []byte) (reply *httptest.ResponseRecorder, granted bool) {
+// commit has the stand-in answer, and notes what it did. It reports whether a
+// refresh was granted for the first time.
+func (a *api) commit(r *http.Request, body []byte) (reply *httptest.ResponseRecorder, first bool) {
 	a.oneByOne.Lock()
 	defer a.oneByOne.Unlock()
 	r.Body = io.NopCloser(bytes.NewReader(body))
@@ -131,8 +133,7 @@ func (a *api) commit(r *http.Request, body []byte) (reply *httptest.ResponseReco
 	_ = json.Unmarshal(body, &sent) // if it fails, the stand-in has called it a violation
 	var next walletauth.Session
 	if reply.Code == http.StatusOK && json.Unmarshal(reply.Body.Bytes(), &next) == nil {
-		a.ledger.granted(r.UserAgent(), sent.Token, &next)
-		return reply, true
+		return reply, a.ledger.granted(r.UserAgent(), sent.Token, &next)
 	}
 	if key := a.ledger.refused(r.UserAgent(), sent.ID, sent.Token); key != "" {
 		a.lost(key)

@@ -4,12 +4,14 @@
 // stopped, connections are cut, disks are full, and the API fails. It is for
 // Linux.
 //
-//	go test ./chaos                                    # 15 s of faults for each store
+//	go test ./chaos                                    # 15 s of faults for each store, at least
 //	go test ./chaos -run Redis -chaos.for=1h -timeout=0 # an hour for one
 //	go test ./chaos -chaos.for=1h -timeout=0 -v        # an hour for each, one after the other
 //
 // With -v it prints what was counted. -chaos.seed=N repeats which faults there
-// were, and for how long; when they meet a refresh is up to the machine.
+// were, and for how long; when they meet a refresh is up to the machine. Faults go
+// on until each has struck, there were as many refreshes as users, and a full disk
+// has ended the server: a busy machine takes longer and proves the same.
 //
 // # What is shown
 //
@@ -25,6 +27,11 @@
 // every key works in every process, processes shut down in order, and the store
 // holds what was issued last. Stores that are wrong on purpose are found out by
 // the same bookkeeping.
+//
+// An API may answer a spent refresh token as the first time, for a while: 30
+// seconds in another test, with the stores' own lease of 15. Workers are killed
+// between commit and save again, and no session may be lost: whoever takes over
+// when the lease has ended is granted what the one that was killed had got.
 //
 // # What is injected
 //
@@ -49,6 +56,8 @@
 // server, or a stop of a process, that outlasts the lease: after it others may
 // refresh, and a refresh that was granted before and could not be saved is lost,
 // as if its process had died. So nothing lasts longer than a second here, and
-// the lease is 8 seconds. Power failures are not injected either, which take
-// more than a process can do.
+// the lease is 8 seconds. Where a busy machine makes more of that second, the
+// ledger sees that the process had saved nothing for most of a lease, and counts
+// such losses apart. Power failures are not injected either, which take more than
+// a process can do.
 package chaos

@@ -46,6 +46,7 @@ func (f *fleet) start(place int) error {
 	o := f.order
 	o.Name = fmt.Sprintf("worker-%d.%d", place+1, f.started)
 	f.mu.Unlock()
+	f.ledger.started(o.Name)
 	p, err := newProcess(o, place)
 	if err != nil {
 		return err
@@ -182,8 +183,17 @@ func (f *fleet) stop(within time.Duration) error {
 func (f *fleet) abandon() {
 	f.ledger.expectEnds()
 	for place := range f.places {
-		if p := f.at(place); p != nil {
+		if p := f.at(place); p != nil && !p.over() {
 			f.kill(p)
 		}
+	}
+}
+
+func (p *process) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
 	}
 }

@@ -3,7 +3,9 @@
 package chaos_test
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,9 +31,19 @@ import (
 //     takes an API that is slower than the takeover, so that with a lease it
 //     hardly happens.
 //
+// There is a third way on a machine that is too busy: the worker lives, and for so
+// long cannot reach the store, or does not run, that its lease ends before B is
+// saved. The ledger sees that for two thirds of a lease, in which it is renewed
+// twice, the worker has saved nothing of any key.
+//
+// An API that forgives a spent token for a while makes up for the first two ways,
+// unless the machine stands still meanwhile. The ledger notices that by a timer.
+//
 // Whatever else ends a session is a mistake of the library.
 type ledger struct {
 	began time.Time
+	lease time.Duration // 0: locks last as long as the process
+	grace time.Duration // in which the API forgives a spent token, so that a kill loses nothing
 
 	mu       sync.Mutex // guards what follows
 	trades   map[string]*trade
@@ -39,6 +51,8 @@ type ledger struct {
 	sessions map[string]*session
 	reuses   []reuse
 	killed   map[string]time.Duration
+	saves    map[string][]time.Duration // by process, after its start
+	stalls   []stall
 	ending   bool // workers are to end by themselves
 	requests int  // that got their answer
 	failures map[string]int
@@ -54,7 +68,7 @@ type trade struct {
 	process        string
 	spent, brought string
 	at             time.Duration
-	saved          bool
+	saved          time.Duration // when, by whomever; 0: not yet
 }
 
 type session struct {
@@ -67,13 +81,30 @@ type session struct {
 type reuse struct {
 	trade *trade // in which it was spent
 	by    string
+	at    time.Duration
 	last  bool // nothing had been granted to the session since
 	story string
 }
 
-func newLedger() *ledger {
+// stall is how late a timer was.
+type stall struct{ at, late time.Duration }
+
+// watch notes when the machine stands still, until ctx ends.
+func (l *ledger) watch(ctx context.Context) {
+	const tick = 50 * time.Millisecond
+	for before := l.now(); pause(ctx, tick); before = l.now() {
+		if late := l.now() - before - tick; late > tick {
+			l.mu.Lock()
+			l.stalls = append(l.stalls, stall{l.now(), late})
+			l.mu.Unlock()
+		}
+	}
+}
+
+func newLedger(lease, grace time.Duration) *ledger {
 	return &ledger{
-		began: time.Now(), trades: make(map[string]*trade), issued: make(map[string]*trade),
+		began: time.Now(), lease: lease, grace: grace,
+		trades: make(map[string]*trade), issued: make(map[string]*trade), saves: make(map[string][]time.Duration),
 		sessions: make(map[string]*session), killed: make(map[string]time.Duration),
 		failures: make(map[string]int), over: make(map[string]bool), history: make(map[string][]string),
 	}
@@ -95,14 +126,20 @@ func (l *ledger) login(s *walletauth.Session) {
 	l.note(s.UserID, "login, with %s", mark(s.RefreshToken))
 }
 
-// granted is a refresh that the stand-in has committed.
-func (l *ledger) granted(process, token string, next *walletauth.Session) {
+// granted is a refresh that the stand-in has committed, or committed before and
+// answered again within its grace. It reports which: the trade is of who was first.
+func (l *ledger) granted(process, token string, next *walletauth.Session) (first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if t := l.trades[mark(token)]; t != nil {
+		l.note(t.session.key, "%s trades %s in for %s again", process, t.spent, t.brought)
+		return false
+	}
 	t := &trade{session: l.sessions[next.ID], process: process, spent: mark(token), brought: mark(next.RefreshToken), at: l.now()}
 	t.session.newest = t.brought
 	l.trades[t.spent], l.issued[t.brought] = t, t
 	l.note(t.session.key, "%s trades %s in for %s", process, t.spent, t.brought)
+	return true
 }
 
 // refused is a refresh that the stand-in refused. It returns the key that has
@@ -116,7 +153,7 @@ func (l *ledger) refused(process, id, token string) (lost string) {
 		l.strange = append(l.strange, process+" sent the id of no session")
 	case t != nil:
 		l.note(s.key, "%s sends %s, which is spent", process, t.spent)
-		l.reuses = append(l.reuses, reuse{t, process, t.brought == s.newest, l.story(s.key)})
+		l.reuses = append(l.reuses, reuse{t, process, l.now(), t.brought == s.newest, l.story(s.key)})
 		if !s.over {
 			lost, s.over = s.key, true
 		}
@@ -147,11 +184,26 @@ func (l *ledger) read(process string, words []string) {
 		if words[0] == "unsaved" {
 			l.unsaved++
 		}
-		if t := l.issued[words[2]]; t != nil && words[0] == "saved" {
-			t.saved = true
+		if words[0] == "saved" {
+			l.saved(process, words[2])
 		}
 	default:
 		l.strange = append(l.strange, fmt.Sprintf("%s says %q", process, words))
+	}
+}
+
+// started is a process that begins: nothing can be expected to be saved before.
+func (l *ledger) started(process string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.saves[process] = append(l.saves[process], l.now())
+}
+
+// saved is a save that the store has acknowledged. l.mu is held.
+func (l *ledger) saved(process, token string) {
+	l.saves[process] = append(l.saves[process], l.now())
+	if t := l.issued[token]; t != nil && t.saved == 0 {
+		t.saved = l.now()
 	}
 }
 
@@ -186,6 +238,8 @@ type verdict struct {
 	unsaved     int // such refreshes
 	lost        int // sessions
 	onTheWay    int // of these in the second way
+	cutOff      int // and in the third
+	stoodStill  int // and because the machine stood still
 	unexplained []reuse
 }
 
@@ -211,9 +265,15 @@ func (l *ledger) judge() (v verdict) {
 	}
 	for _, r := range lost {
 		switch {
+		case l.grace > 0 && l.stoodStill(r):
+			v.stoodStill++
+		case l.grace > 0: // then a kill is no excuse
+			v.unexplained = append(v.unexplained, r)
 		case l.wasOnTheWay(r):
 			v.onTheWay++
 		case r.last && l.diedUnsaved(r.trade):
+		case r.last && l.wasCutOff(r):
+			v.cutOff++
 		default:
 			v.unexplained = append(v.unexplained, r)
 		}
@@ -224,7 +284,49 @@ func (l *ledger) judge() (v verdict) {
 
 func (l *ledger) diedUnsaved(t *trade) bool {
 	_, killed := l.killed[t.process]
-	return killed && !t.saved
+	return killed && t.saved == 0
+}
+
+// recovered reports whether all that was granted to processes that were killed
+// was saved, by them or by others, who may have been killed before they said so. A
+// session that was lost is judged elsewhere.
+func (l *ledger) recovered() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range l.trades {
+		if l.diedUnsaved(t) && l.trades[t.brought] == nil && !t.session.over {
+			return false
+		}
+	}
+	return true
+}
+
+// wasCutOff reports whether who was granted a refresh had not saved anything for so
+// long, when somebody else sent the same token, that it may have lost its lease.
+func (l *ledger) wasCutOff(r reuse) bool {
+	if l.lease == 0 || r.trade.saved != 0 && r.trade.saved < r.at {
+		return false
+	}
+	since := r.trade.at
+	for _, at := range append(slices.Clone(l.saves[r.trade.process]), r.at) {
+		if at > r.trade.at && min(at, r.at)-since >= l.lease*2/3 {
+			return true
+		}
+		since = at
+	}
+	return false
+}
+
+// stoodStill reports whether the machine took a good part of the grace from who
+// was to take over.
+func (l *ledger) stoodStill(r reuse) bool {
+	var late time.Duration
+	for _, s := range l.stalls {
+		if s.at >= r.trade.at && s.at-s.late <= r.at {
+			late += s.late
+		}
+	}
+	return late >= l.grace/6
 }
 
 // wasOnTheWay reports whether a refresh that was traded, or the one that came

@@ -43,6 +43,10 @@ func TestMain(m *testing.M) {
 			noNamespace = err
 		}
 	}
+	flag.Parse()
+	if testing.Short() { // when the tests are waiting for leases, mostly
+		_ = flag.Set("test.parallel", "8")
+	}
 	remotetest.Main(m, nil)
 }
 

@@ -16,26 +16,21 @@ import (
 	"github.com/walletauth/walletauth/redisstore"
 )
 
-const (
-	// lifetime of an access token. A reply that arrives after its access token
-	// has expired is refused, and the session lost with it, so that no process
-	// may stand still for so long between a commit and its reply: neither a stop,
-	// which takes a second, nor a busy machine.
-	lifetime = 5 * time.Second
+// lifetime of an access token.
+const lifetime = 5 * time.Second
 
-	// lease is what others wait when a holder is killed. The default of 30 s
-	// would leave little time for anything else. But a session is lost too, and
-	// by no mistake, if after the commit the store's server cannot be reached
-	// until the lease has ended, which may be two thirds of it: it is renewed
-	// every third. So it is much longer than any fault lasts here, which is a
-	// second, and than a server takes to be back on a busy machine.
-	lease = 8 * time.Second
-)
+// shortLease is what others wait when a holder is killed. The default, 15 s, would
+// leave little time for anything else. It is much longer than any fault lasts,
+// which is a second, and than a server takes to be back. On a machine that is too
+// busy for that, sessions are lost by no mistake, and the ledger knows them.
+func shortLease() time.Duration { return time.Duration(shortOr(5, 8)) * time.Second }
 
-// stores open a store at a place.
-var stores = map[string]func(place string) (walletauth.TokenStore, error){
-	"files": func(dir string) (walletauth.TokenStore, error) { return &filestore.Store{Dir: dir}, nil },
-	"redis": func(url string) (walletauth.TokenStore, error) {
+// stores open a store at a place. Files have no lease.
+var stores = map[string]func(place string, lease time.Duration) (walletauth.TokenStore, error){
+	"files": func(dir string, _ time.Duration) (walletauth.TokenStore, error) {
+		return &filestore.Store{Dir: dir}, nil
+	},
+	"redis": func(url string, lease time.Duration) (walletauth.TokenStore, error) {
 		redis.SetLogger(silence{}) // it tells of each attempt in vain
 		options, err := redis.ParseURL(url)
 		if err != nil {
@@ -43,7 +38,7 @@ var stores = map[string]func(place string) (walletauth.TokenStore, error){
 		}
 		return &redisstore.Store{Client: redis.NewClient(options), Lease: lease}, nil
 	},
-	"postgres": func(url string) (walletauth.TokenStore, error) {
+	"postgres": func(url string, lease time.Duration) (walletauth.TokenStore, error) {
 		pool, err := pgxpool.New(context.Background(), url)
 		if err != nil {
 			return nil, err
@@ -108,4 +103,10 @@ func (c *counts) add(name string, n int) {
 		c.n = make(map[string]int)
 	}
 	c.n[name] += n
+}
+
+func (c *counts) of(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n[name]
 }

@@ -7,26 +7,86 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
+	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 	"github.com/walletauth/walletauth/pgxstore"
 )
 
-func TestFiles(t *testing.T) {
-	d := newDisk(t, "1m")
-	dir := d.path + "/sessions"
-	store, _ := stores["files"](dir)
-	c := begin(t, "files", dir, "", store)
-	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), []fault{{"disk full", func(r *rand.Rand) error {
-		return d.full(someTime(r), func() {})
-	}}})
+func TestFiles(t *testing.T) { haveAllFaults(t, newFiles(t)) }
+
+func TestRedis(t *testing.T) { haveAllFaults(t, newRedis(t)) }
+
+func TestPostgres(t *testing.T) { haveAllFaults(t, newPostgres(t)) }
+
+// TestAKillWithinTheGraceLosesNoSession has an API that answers a spent refresh
+// token as the first time, for 30 seconds. Whoever takes over from a process that
+// was killed between the API's commit and its save then gets what that one got.
+func TestAKillWithinTheGraceLosesNoSession(t *testing.T) {
+	lease, grace := 15*time.Second, 30*time.Second
+	if testing.Short() {
+		lease, grace = shortLease(), time.Minute
+	}
+	workers := shortOr(2, 4)
+	kills := shortOr(1, 10) // instead of a reply; as many again follow one
+	backends := []*backend{newFiles(t), newRedis(t), newPostgres(t)}
+	parallelIfShort(t)
+	for _, b := range backends {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting for leases to end
+			c := begin(t, b, shortOr(10, 20), workers, order{Lease: lease}, grace)
+			c.enough = append(c.enough, func() bool { return c.faults.of(killedInstead) >= kills })
+			volley := workers
+			if b.server == nil {
+				volley = 1 // the lock of a file ends with its holder
+			}
+			c.run([]fault{c.volley(volley)})
+		})
+	}
 }
 
-func TestRedis(t *testing.T) {
+// haveAllFaults has all faults that a store can meet.
+func haveAllFaults(t *testing.T, b *backend) {
+	parallelIfShort(t)
+	c := begin(t, b, shortOr(16, 60), shortOr(3, 4), order{Lease: shortLease()}, 0)
+	if b.server != nil {
+		c.enough = append(c.enough, b.server.endedOnce)
+	}
+	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), b.faults(c))
+	if b.server != nil {
+		b.server.report(t)
+	}
+}
+
+// parallelIfShort is called once what is missing has been installed, which two
+// cannot do at once.
+func parallelIfShort(t *testing.T) {
+	if testing.Short() {
+		t.Parallel()
+	}
+}
+
+// backend is a store, where workers reach it, and what can befall it.
+type backend struct {
+	name, place string
+	store       walletauth.TokenStore // the same sessions, by a way without faults
+	server      *server               // nil if there is none
+	faults      func(*chaos) []fault
+}
+
+func newFiles(t *testing.T) *backend {
+	d := newDisk(t, "1m")
+	full := fault{"disk full", func(r *rand.Rand) error { return d.full(someTime(r), func() {}) }}
+	return newBackend(t, &backend{name: "files", place: d.path + "/sessions", faults: func(*chaos) []fault { return []fault{full} }},
+		d.path+"/sessions")
+}
+
+func newRedis(t *testing.T) *backend {
 	d := newDisk(t, "16m")
 	r, err := remotetest.NewRedisIn(d.path)
 	if err != nil {
@@ -37,10 +97,11 @@ func TestRedis(t *testing.T) {
 		service: func() *remotetest.Service { return r.Service },
 		disk:    d, proxy: newProxy(t, r.Socket), write: func() { setMuch(r.URL()) },
 	}
-	s.test(t, "redis", "redis://"+s.proxy.listener.Addr().String(), r.URL())
+	s.keepUp(t)
+	return newBackend(t, &backend{name: "redis", place: "redis://" + s.proxy.listener.Addr().String(), server: s, faults: s.faults}, r.URL())
 }
 
-func TestPostgres(t *testing.T) {
+func newPostgres(t *testing.T) *backend {
 	d := newDisk(t, "128m")
 	p, err := remotetest.NewPostgresIn(d.path, "--wal-segsize=1")
 	if err != nil {
@@ -54,32 +115,47 @@ func TestPostgres(t *testing.T) {
 		service: func() *remotetest.Service { return p.Service },
 		disk:    d, proxy: newProxy(t, p.Socket()), write: func() { switchLog(p.URL()) },
 	}
+	s.keepUp(t)
 	host, port, _ := strings.Cut(s.proxy.listener.Addr().String(), ":")
-	s.test(t, "postgres", fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable", host, port), p.URL())
+	place := fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable", host, port)
+	b := newBackend(t, &backend{name: "postgres", place: place, server: s, faults: s.faults}, p.URL())
+	if err := b.store.(*pgxstore.Store).Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
-// test has all faults that a store with a server can meet. The workers reach
-// the server at place.
-func (s *server) test(t *testing.T, name, place, direct string) {
+func newBackend(t *testing.T, b *backend, direct string) *backend {
+	var err error
+	if b.store, err = stores[b.name](direct, shortLease()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (s *server) report(t *testing.T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.Logf("%d times the server ended because its disk was full; it was away for %v at most", s.ended, s.longest.Round(time.Millisecond))
+	if s.ended == 0 && !t.Failed() {
+		t.Error("the server never ended because its disk was full: this proves nothing of it")
+	}
+}
+
+// keepUp starts the server and supervises it until the test ends.
+func (s *server) keepUp(t *testing.T) {
 	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.kill)
-	store, err := stores[name](direct)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p, ok := store.(*pgxstore.Store); ok {
-		if err := p.Migrate(t.Context()); err != nil {
-			t.Fatal(err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var supervisor sync.WaitGroup
+	supervisor.Go(func() {
+		if err := s.supervise(ctx); err != nil {
+			t.Error("start the server again: ", err)
 		}
-	}
-	c := begin(t, name, place, "", store)
-	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), s.faults(c))
-	t.Logf("%d times the server ended because its disk was full; it was away for %v at most", s.ended, s.longest.Round(time.Millisecond))
-	if s.ended == 0 && !testing.Short() { // a single time it may be too slow to notice
-		t.Error("the server never ended because its disk was full: this proves nothing of it")
-	}
+	})
+	t.Cleanup(func() { cancel(); supervisor.Wait() })
 }
 
 // setMuch has Redis write more than fits into what is left of a block.

@@ -29,15 +29,14 @@ type order struct {
 	Name  string // the stand-in tells workers apart by it
 	Store string // a name in stores
 	Place string
+	Lease time.Duration
 	Twist string // a name in twists: what is wrong with the store on purpose
 	URL   string // of the stand-in
 	Keys  []string
+	Every time.Duration // a request for each key, on average
 }
 
-const (
-	every  = 500 * time.Millisecond // a request per key and worker, on average
-	enough = 5 * time.Second        // for a request; programs do not wait for ever
-)
+const enough = 5 * time.Second // for a request; programs do not wait for ever
 
 // worker is a program that sends requests for many users, all the time.
 type worker struct {
@@ -65,7 +64,7 @@ func work(text string) int {
 }
 
 func newWorker(o order) (*worker, error) {
-	store, err := stores[o.Store](o.Place)
+	store, err := stores[o.Store](o.Place, o.Lease)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +105,7 @@ func (w *worker) run() error {
 }
 
 func (w *worker) use(ctx context.Context, key string) {
-	for pause(ctx, rand.N(2*every)) {
+	for pause(ctx, rand.N(2*w.Every)) {
 		if failure := w.request(key); failure != "" {
 			w.journal.say("failed", key, failure)
 		} else {
@@ -120,7 +119,7 @@ func (w *worker) check(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, key := range w.Keys {
 		all.Go(func() {
-			for w.request(key) != "" && pause(ctx, every) {
+			for w.request(key) != "" && pause(ctx, w.Every) {
 			}
 		})
 	}

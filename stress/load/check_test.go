@@ -11,9 +11,6 @@ func (d *drive) check(t *testing.T, s seen) {
 	if n := d.failed.Load(); n > 0 {
 		t.Errorf("%d requests failed", n)
 	}
-	if n, all := d.expired.Load(), int64(d.latencies().total); n > all/1000 && !testing.Short() {
-		t.Errorf("%d of %d requests took longer than a token lives: this machine is too slow to tell anything", n, all)
-	}
 	if s.Reuses > 0 || s.RefreshesRefused > 0 || len(s.Violations) > 0 {
 		t.Errorf("%d refresh tokens were sent twice, %d refreshes were refused; violations: %q", s.Reuses, s.RefreshesRefused, s.Violations)
 	}
@@ -50,7 +47,7 @@ func report(t *testing.T, d *drive, s seen, marks []mark, took time.Duration) {
 	all := d.latencies()
 	t.Logf("%d sessions, %d callers, %.0f s: %d requests, %d refreshes, %.0f requests/s; every session at least %d times",
 		len(d.ledgers), callers, took.Seconds(), all.total, s.Refreshes, float64(all.total)/took.Seconds(), d.rounds())
-	t.Logf("latency of a request, its refresh included: %v; answers 401: %d; longer than a token lives: %d", all, s.Unauthorized, d.expired.Load())
+	t.Logf("latency of a request, its refresh included: %v; answers 401: %d; of these to requests under way for longer than a token lives: %d", all, s.Unauthorized, d.expired.Load())
 	for _, m := range marks {
 		t.Logf("at %v", m)
 	}

@@ -1,5 +1,5 @@
 // Package load is a test of one process with 50,000 sessions whose tokens live
-// two seconds, for a minute or as long as it is told:
+// five seconds, for a minute or as long as it is told:
 //
 //	go test ./load -v
 //	go test ./load -v -load.for=10m -timeout=0 # a soak

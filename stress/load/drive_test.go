@@ -1,6 +1,7 @@
 package load_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -75,7 +76,7 @@ func (d *drive) work(t *testing.T, number int) {
 	for d.round(t, c, number) {
 		c.rounds.Add(1)
 		select {
-		case <-time.After(rest):
+		case <-time.After(ttl):
 		case <-d.ended:
 		}
 	}
@@ -106,8 +107,8 @@ func (d *drive) goesOn() bool {
 }
 
 // request uses a session once. A request that was under way for longer than a
-// token lives may find that its own has ended on the way: on a machine that
-// stood still for so long that is nobody's fault, and it is counted apart.
+// token lives may be answered 401, as its own has ended on the way: on a machine
+// that stood still for so long that is nobody's fault, and it is counted apart.
 func (d *drive) request(t *testing.T, c *caller, session int) {
 	d.going.RLock()
 	defer d.going.RUnlock()
@@ -118,7 +119,7 @@ func (d *drive) request(t *testing.T, c *caller, session int) {
 	switch {
 	case err == nil:
 		d.ledgers[session].note(start, end)
-	case end.Sub(start) >= ttl:
+	case end.Sub(start) >= ttl && errors.Is(err, errUnauthorized):
 		d.expired.Add(1)
 		d.ledgers[session].noteFailed(start, end)
 	case d.failed.Add(1) < 10: // the first say enough
@@ -141,11 +142,17 @@ func (d *drive) get(t *testing.T, session int) error {
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusUnauthorized:
+		return errUnauthorized
+	default:
 		return fmt.Errorf("status %d", resp.StatusCode)
 	}
-	return nil
 }
+
+var errUnauthorized = errors.New("status 401")
 
 // rounds is how often every session has been used at least.
 func (d *drive) rounds() int64 {

@@ -14,12 +14,12 @@ var (
 	sessions = flag.Int("load.sessions", 0, "how many sessions there are, 1000 at least (default 50,000, 5,000 with -short)")
 )
 
-// ttl is for how long a token lives. In a short round that is longer than a busy
-// machine keeps a request waiting, and callers rest between rounds, so that each
-// finds its tokens ended however fast the machine is.
-var ttl, rest = 2 * time.Second, time.Duration(0)
-
 const (
+	// ttl is for how long a token lives: longer than a busy machine keeps a request
+	// waiting. Callers rest for as long after each round, so that they find their
+	// tokens ended however fast the machine is.
+	ttl = 5 * time.Second
+
 	callers = 32  // at once
 	busy    = 100 // sessions that all callers use, all the time
 	rounds  = 2   // through all sessions, at least: a slow machine takes longer
@@ -30,7 +30,6 @@ func shortOrFull() {
 	forTime, number := time.Minute, 50_000
 	if testing.Short() {
 		forTime, number = 5*time.Second, 5000
-		ttl, rest = 5*time.Second, 5*time.Second
 	}
 	*lasts, *sessions = cmp.Or(*lasts, forTime), cmp.Or(*sessions, number)
 }
