@@ -171,7 +171,8 @@ type server struct {
 	service func() *remotetest.Service
 	proxy   *proxy
 	disk    *disk
-	write   func() // has the server take room on the disk, if it can
+	write   func()     // has the server take room on the disk, if it can
+	refused func() int // how often it refused to, where that does not end it; may be nil
 
 	mu      sync.Mutex    // held while a fault lasts, and guards what follows
 	filled  time.Time     // when the disk was filled last
@@ -246,11 +247,12 @@ func (s *server) superviseOnce() error {
 	return s.restart()
 }
 
-// endedOnce reports whether the server has ended because its disk was full.
-func (s *server) endedOnce() bool {
+// metFullDisk reports whether the server has ended because its disk was full, or
+// has refused to write.
+func (s *server) metFullDisk() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ended > 0
+	return s.ended > 0 || s.refused != nil && s.refused() > 0
 }
 
 // kill ends all processes of the server.

@@ -19,12 +19,12 @@ import (
 )
 
 func init() {
-	stores["sqlite"] = func(file string) (walletauth.TokenStore, error) {
-		return openSQL("sqlite", "file:"+file+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)")
+	stores["sqlite"] = func(file string, lease time.Duration) (walletauth.TokenStore, error) {
+		return openSQL("sqlite", "file:"+file+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)", lease)
 	}
-	stores["mariadb"] = func(dsn string) (walletauth.TokenStore, error) {
+	stores["mariadb"] = func(dsn string, lease time.Duration) (walletauth.TokenStore, error) {
 		_ = mysql.SetLogger(quiet{}) // it tells of each connection that breaks; only a nil one is refused
-		return openSQL("mysql", dsn+"?interpolateParams=true&timeout=5s")
+		return openSQL("mysql", dsn+"?interpolateParams=true&timeout=5s", lease)
 	}
 }
 
@@ -32,7 +32,7 @@ type quiet struct{}
 
 func (quiet) Print(...any) {}
 
-func openSQL(driver, source string) (*sqlstore.Store, error) {
+func openSQL(driver, source string, lease time.Duration) (*sqlstore.Store, error) {
 	db, err := sql.Open(driver, source)
 	if err != nil {
 		return nil, err
@@ -42,57 +42,54 @@ func openSQL(driver, source string) (*sqlstore.Store, error) {
 	return &sqlstore.Store{DB: db, Dialect: sqlstore.Dialect(driver), Lease: lease}, nil
 }
 
-// migrated opens a store and makes its table.
-func migrated(t *testing.T, name, place string) *sqlstore.Store {
-	t.Helper()
-	store, err := stores[name](place)
-	if err != nil {
-		t.Fatal(err)
-	}
-	made := store.(*sqlstore.Store)
-	if err := made.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return made
-}
-
 // TestSQLite: processes are killed and stopped in the middle of writing to one
 // file, whose disk is full at times.
-func TestSQLite(t *testing.T) {
+func TestSQLite(t *testing.T) { haveAllFaults(t, newSQLite(t)) }
+
+func TestMariaDB(t *testing.T) { haveAllFaults(t, newMariaDB(t)) }
+
+func newSQLite(t *testing.T) *backend {
+	onlyAtFullLength(t)
 	d := newDisk(t, "16m") // of which the log takes four
 	file := d.path + "/app.db"
-	c := begin(t, "sqlite", file, "", migrated(t, "sqlite", file))
-	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), []fault{{"disk full", func(r *rand.Rand) error {
-		return d.full(someTime(r), func() {})
-	}}})
+	full := fault{"disk full", func(r *rand.Rand) error { return d.full(someTime(r), func() {}) }}
+	b := newBackend(t, &backend{name: "sqlite", place: file, faults: func(*chaos) []fault { return []fault{full} }}, file)
+	return migrated(t, b)
 }
 
-// TestMariaDB: a full disk does not end mariadbd, which then refuses what needs
+// newMariaDB is a server that a full disk does not end: it refuses what needs
 // room.
-func TestMariaDB(t *testing.T) {
+func newMariaDB(t *testing.T) *backend {
+	onlyAtFullLength(t)
 	d := newDisk(t, "128m")
 	m, err := remotetest.NewMariaDBIn(d.path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	filler := filler{dsn: m.DSN()}
+	filler := &filler{dsn: m.DSN()}
 	s := &server{
 		start:   func() error { return m.Start("--skip-log-bin") },
 		service: func() *remotetest.Service { return m.Service },
-		disk:    d, proxy: newProxy(t, m.Socket), write: filler.fill,
+		disk:    d, proxy: newProxy(t, m.Socket), write: filler.fill, refused: filler.refusals,
 	}
-	if err := s.start(); err != nil {
+	s.keepUp(t)
+	place := "root@tcp(" + s.proxy.listener.Addr().String() + ")/walletauth"
+	return migrated(t, newBackend(t, &backend{name: "mariadb", place: place, server: s, faults: s.faults}, m.DSN()))
+}
+
+// onlyAtFullLength leaves a store to the long round: those of the short one stand
+// for it.
+func onlyAtFullLength(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs at full length only, in make proof")
+	}
+}
+
+func migrated(t *testing.T, b *backend) *backend {
+	if err := b.store.(*sqlstore.Store).Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.kill)
-	c := begin(t, "mariadb", "root@tcp("+s.proxy.listener.Addr().String()+")/walletauth", "", migrated(t, "mariadb", m.DSN()))
-	c.run(c.processFaults(), c.aimedFaults(), c.apiFaults(), s.faults(c))
-	refused := filler.refusals()
-	t.Logf("%d times the server refused to write as its disk was full, %d times it ended; it was away for %v at most",
-		refused, s.ended, s.longest.Round(time.Millisecond))
-	if refused+s.ended == 0 && !testing.Short() { // a single time it may be too slow to notice
-		t.Error("the server never noticed that its disk was full: this proves nothing of it")
-	}
+	return b
 }
 
 // filler has MariaDB write to a table of its own what does not fit.
