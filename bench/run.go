@@ -79,7 +79,7 @@ func (s size) steps() []step {
 			return err
 		}},
 		{"early window", func(r *results) (err error) {
-			r.Early, err = measureEarly(s.crossing)
+			r.Early, err = measureEarly(s.crossing, s.crossing.peers())
 			return err
 		}},
 		{"outage", func(r *results) (err error) {
