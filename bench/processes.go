@@ -32,7 +32,7 @@ type shared struct {
 // the address of the API follows on the first line of standard input.
 const workerEnv = "WALLETAUTH_BENCH_STORE"
 
-// work is one of the processes. A line has it wait until it sees that the session
+// work is one of the processes. It is ready once it has connected. A line has it wait until it sees that the session
 // has expired, and say so; the next names a time, at which it asks for a session,
 // and it answers with the time at which it had one.
 func work(place string, in io.Reader, out io.Writer) error {
@@ -44,6 +44,9 @@ func work(place string, in io.Reader, out io.Writer) error {
 	lines.Scan()
 	url := lines.Text()
 	rt := &walletauth.Transport{Store: store, BaseURL: url}
+	if _, err := rt.Session(context.Background()); err != nil { // which connects
+		return err
+	}
 	fmt.Fprintln(out, "ready")
 	for lines.Scan() {
 		if err := awaitExpiry(store); err != nil {
@@ -135,16 +138,18 @@ func sharedOf(p place, n, rounds int, refresh time.Duration) (s shared, err erro
 	}
 	f := fleet{api: api, store: store}
 	defer f.stop()
-	api.Login("user")
+	if err := walletauth.Save(context.Background(), store, "", api.Login("user")); err != nil {
+		return s, err
+	}
 	for range n {
 		w, err := startWorker(p.name+" "+p.at, api.URL)
 		if err != nil {
 			return s, err
 		}
 		f.workers = append(f.workers, w)
-	}
-	if _, err := f.read(); err != nil { // that they are ready
-		return s, err
+		if _, err := w.line(); err != nil { // one after the other: a rush of connections is another story
+			return s, err
+		}
 	}
 	return f.meet(shared{Store: p.name, Processes: n}, rounds, refresh)
 }

@@ -115,7 +115,7 @@ func startPostgres(dir string) (string, func(), error) {
 	if err != nil {
 		return "", nil, err
 	}
-	url := fmt.Sprintf("host=%s user=postgres dbname=postgres sslmode=disable pool_max_conns=4", folder)
+	url := fmt.Sprintf("host=%s user=postgres dbname=postgres sslmode=disable pool_max_conns=4 pool_min_conns=2", folder)
 	if err := migrate(url); err != nil {
 		stop()
 		return "", nil, err
