@@ -367,16 +367,23 @@ type storeWatch struct {
 // not, the refresh must not be sent any more.
 func (w *storeWatch) end() bool { return w.ended.CompareAndSwap(false, true) }
 
+const (
+	minWatchPause = 20 * time.Millisecond
+	maxWatchPause = 250 * time.Millisecond
+)
+
 // watchStore ends locked, and with it the wait for the lock, once the store has a
-// newer session. It pauses 20 times as long as a look takes.
+// newer session. It pauses 20 times as long as a look takes, and 20 ms at least: a
+// process that wakes up takes a tenth of a millisecond of a core, and 64 that look
+// every 5 ms leave none to the one that refreshes.
 func (r *refresh) watchStore(locked *timeout.Context) *storeWatch {
 	w := &storeWatch{}
 	go func() {
-		pause := 5 * time.Millisecond
+		pause := minWatchPause
 		for sleep(locked, r.clock, pause) && !w.ended.Load() {
 			began := r.clock.Now()
 			s, err := r.store.Load(locked, r.key)
-			pause = min(max(20*r.clock.Now().Sub(began), 5*time.Millisecond), 250*time.Millisecond)
+			pause = min(max(20*r.clock.Now().Sub(began), minWatchPause), maxWatchPause)
 			if err != nil {
 				continue
 			}
