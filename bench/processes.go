@@ -120,7 +120,7 @@ func measureShared(places []place, rounds int, numbers []int, refresh time.Durat
 		for _, n := range numbers {
 			s, err := sharedOf(p, n, rounds, refresh)
 			if err != nil {
-				return nil, fmt.Errorf("%d processes over %s: %w", n, p.name, err)
+				return results, fmt.Errorf("%d processes over %s: %w", n, p.name, err)
 			}
 			results = append(results, s)
 		}
