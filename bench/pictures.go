@@ -161,7 +161,7 @@ func (r *results) drawExpiry(path string) error {
 	p := newPicture("How long requests take while the token is replaced: lower is better",
 		fmt.Sprintf("ms since the refresh began; each dot is a request, one in %d is shown", oneIn), "latency, ms")
 	p.X.Tick.Marker, p.Y.Tick.Marker = ticksAt(-500, 0, 500, 1_000, 1_500), ticksAt(0, 100, 200, 300, 400, 500)
-	p.X.Min, p.X.Max = -500, 1_500
+	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = -500, 1_500, 0, 510
 	for _, shown := range compared {
 		for _, e := range r.Early {
 			if e.Peer != shown.who.name {
