@@ -22,12 +22,14 @@ type api struct {
 	delay time.Duration     // how long the token endpoint takes
 	hold  func()            // called for each request before it is answered, if set
 
-	life     atomic.Int64 // of the tokens it issues, in nanoseconds
-	down     atomic.Bool  // the token endpoint answers 503
-	serial   atomic.Int64 // of the token issued last
-	calls    atomic.Int64 // to the token endpoint, failed ones too
-	requests atomic.Int64 // of all others
-	accepted sync.Map     // the tokens that work, and until when
+	life      atomic.Int64              // of the tokens it issues, in nanoseconds
+	down      atomic.Bool               // the token endpoint answers 503
+	opening   atomic.Bool               // every token that was issued works, however long ago
+	serial    atomic.Int64              // of the token issued last
+	calls     atomic.Int64              // to the token endpoint, failed ones too
+	firstCall atomic.Pointer[time.Time] // when that was
+	requests  atomic.Int64              // of all others
+	accepted  sync.Map                  // the tokens that work, and until when
 }
 
 // newAPI returns an api whose tokens live for life.
@@ -49,6 +51,9 @@ var errDown = errors.New("503 Service Unavailable")
 // issue is the token endpoint.
 func (a *api) issue(ctx context.Context) (grant, error) {
 	a.calls.Add(1)
+	if now := time.Now(); a.firstCall.Load() == nil {
+		a.firstCall.CompareAndSwap(nil, &now)
+	}
 	if a.delay > 0 {
 		select {
 		case <-time.After(a.delay):
@@ -80,7 +85,7 @@ func (a *api) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a.hold != nil {
 		a.hold()
 	}
-	if until, ok := a.accepted.Load(token); ok && time.Now().Before(until.(time.Time)) {
+	if until, ok := a.accepted.Load(token); ok && (a.opening.Load() || time.Now().Before(until.(time.Time))) {
 		return reply(req, http.StatusOK, nil), nil
 	}
 	return reply(req, http.StatusUnauthorized, nil), nil
@@ -119,20 +124,22 @@ func reply(req *http.Request, status int, body []byte) *http.Response {
 }
 
 // idle is a base transport that costs nothing: it answers with the response
-// that a request brings along in the one field that all copies keep and nobody
-// minds. Other requests, those for tokens among them, go to the api.
+// that a request brings along in its context. Other requests, those for tokens
+// among them, go to the api.
 type idle struct{ api *api }
 
 func (i idle) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Response != nil {
-		return req.Response, nil
+	if resp, ok := req.Context().Value(answerKey{}).(*http.Response); ok {
+		return resp, nil
 	}
 	return i.api.RoundTrip(req)
 }
 
-// bringAnswer gives req the response that idle answers with. It is used again
-// each time that req is sent.
+type answerKey struct{}
+
+// bringAnswer returns req with the response that idle answers with, the same each
+// time that it is sent.
 func bringAnswer(req *http.Request) *http.Request {
-	req.Response = &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}
-	return req
+	resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}
+	return req.WithContext(context.WithValue(req.Context(), answerKey{}, resp))
 }

@@ -4,8 +4,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -20,9 +22,8 @@ func TestMain(m *testing.M) {
 }
 
 func TestOverheadIsMeasuredForAll(t *testing.T) {
-	t.Parallel()
 	loads := []load{{5, 1, 1}, {5, 3, 1}, {5, 1, 8}, {6, 1, 1}}
-	results, err := measureOverhead(loads, 1, 640)
+	results, err := measureOverhead(loads, 2, 640)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,36 +31,44 @@ func TestOverheadIsMeasuredForAll(t *testing.T) {
 		t.Fatalf("%d results, want %d", got, want)
 	}
 	for _, r := range results {
-		if r.Nanoseconds <= 0 || r.Allocations < 1 {
-			t.Errorf("%s under %+v: %v ns, %v allocations", r.Peer, r.load, r.Nanoseconds, r.Allocations)
+		if len(r.Rounds) != 2 || r.Allocations < 2.5 { // fewer than the floor's three cannot be
+			t.Errorf("%s under %+v: %d rounds, %v allocations", r.Peer, r.load, len(r.Rounds), r.Allocations)
 		}
 	}
 }
 
-// recorder notes the fields that arrive at an api.
+// recorder notes the fields that arrive at a base transport.
 type recorder struct {
-	*api
+	base http.RoundTripper
 	last http.Header
 }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	r.last = req.Header
-	return r.api.RoundTrip(req)
+	return r.base.RoundTrip(req)
 }
 
 func TestAllSendTheSameFields(t *testing.T) {
 	for _, p := range everyone {
 		a := newAPI(0, time.Hour)
-		r := &recorder{api: a}
+		r := &recorder{base: idle{a}}
 		a.base = r
 		c := openOne(t, p, a)
-		if status, err := c.send(p.request(c, a, 5)); status != http.StatusOK {
-			t.Fatalf("%s: %d, %v", p.name, status, err)
-		}
-		for _, name := range []string{"Authorization", projectHeader, sourceHeader, "Field-0", "Field-4"} {
-			if r.last.Get(name) == "" {
-				t.Errorf("%s sends no %s", p.name, name)
+		asked := a.requests.Load()
+		req := bringAnswer(p.request(c, a, 5))
+		for range 2 { // as measureOverhead does, again and again
+			r.last = nil
+			if status, err := c.send(req); status != http.StatusOK {
+				t.Fatalf("%s: %d, %v", p.name, status, err)
 			}
+			for _, name := range []string{"Authorization", projectHeader, sourceHeader, "Field-0", "Field-4"} {
+				if r.last.Get(name) == "" {
+					t.Errorf("%s sends no %s", p.name, name)
+				}
+			}
+		}
+		if got := a.requests.Load(); got != asked {
+			t.Errorf("%s: the api was asked %d times, and the answer was there", p.name, got-asked)
 		}
 	}
 }
@@ -94,63 +103,106 @@ func TestAnExpiryIsOneRefresh(t *testing.T) {
 	}
 }
 
+// inBubble runs f where waiting takes no time, so that what it counts does not
+// depend on the machine. Peers that hold a mutex while they refresh cannot be
+// there: for them time would stand still.
+func inBubble(t *testing.T, p *peer, f func(t *testing.T)) {
+	t.Run(p.name, func(t *testing.T) { synctest.Test(t, f) })
+}
+
 func TestTheEarlyWindowIsCrossed(t *testing.T) {
+	c := crossing{requests: 40, refresh: 100 * time.Millisecond, lead: 31 * time.Second}
+	for p, waited := range map[*peer]int{ours: 0, google: 0, azure: 1} {
+		inBubble(t, p, func(t *testing.T) {
+			results, err := measureEarly(c, []*peer{p})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := results[0]
+			if r.Requests != 40 || len(r.Samples) != 40 || r.Refreshes != 1 || r.Failed != 0 || r.Waited != waited {
+				t.Errorf("%d requests, %d samples, %d refreshes, %d failed, %d waited", r.Requests, len(r.Samples), r.Refreshes, r.Failed, r.Waited)
+			}
+			if before, after := r.Samples[9].AtMS, r.Samples[10].AtMS; before > 0 || after <= 0 {
+				t.Errorf("the refresh does not begin after a quarter of the requests: at %v and %v ms", before, after)
+			}
+		})
+	}
+}
+
+func TestTheEarlyWindowIsCrossedByThoseThatWait(t *testing.T) {
 	t.Parallel()
-	results, err := measureEarly(crossing{requests: 40, refresh: 100 * time.Millisecond, lead: 300 * time.Millisecond})
+	c := crossing{requests: 40, refresh: 100 * time.Millisecond, lead: 300 * time.Millisecond}
+	results, err := measureEarly(c, []*peer{xoauth2, awsCache, github, kubernetes})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range results {
-		want := 1
-		if r.Peer == azure.name { // its first fetch is not 30 s ago
-			want = 0
+		if len(r.Samples) != 40 || r.Refreshes != 1 || r.Waited == 0 {
+			t.Errorf("%s: %d samples, %d refreshes, %d waited", r.Peer, len(r.Samples), r.Refreshes, r.Waited)
 		}
-		if r.Refreshes != want || r.Failed > 0 || len(r.Samples) != 40 {
-			t.Errorf("%s: %d refreshes, %d failed, %d samples", r.Peer, r.Refreshes, r.Failed, len(r.Samples))
-		}
-		if waits := r.Peer == xoauth2.name || r.Peer == awsCache.name; waits && r.Waited == 0 {
-			t.Errorf("%s: nobody waited", r.Peer)
+	}
+}
+
+func TestPeersThatCannotRefreshSoSoonAreLeftOut(t *testing.T) {
+	for lead, want := range map[time.Duration]bool{29 * time.Second: false, 31 * time.Second: true} {
+		if got := slices.Contains(crossing{lead: lead}.peers(), azure); got != want {
+			t.Errorf("azcore %s after its first fetch: %t, want %t", lead, got, want)
 		}
 	}
 }
 
 func TestAnOutageIsCounted(t *testing.T) {
-	t.Parallel()
-	results, err := measureOutage(time.Second, 20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range results { // on a busy machine a request may slip into the next phase
-		if r.Expired.Failed == 0 || r.Expired.Calls == 0 {
-			t.Errorf("%s: %+v", r.Peer, r)
-		}
-		if r.Peer != ours.name && r.Back.Failed == r.Back.Requests { // ours may be waiting to try again, longer than this lasts
-			t.Errorf("%s: %+v", r.Peer, r)
-		}
-		if r.Peer == ours.name && (r.Valid.Failed > r.Valid.Requests/4 || r.Expired.Calls > r.Expired.Requests/2) {
-			t.Errorf("%s: %+v", r.Peer, r)
-		}
-		if r.Peer == xoauth2.name && (r.Valid.Failed == 0 || r.Valid.Calls == 0) {
-			t.Errorf("%s: %+v", r.Peer, r)
-		}
+	for _, p := range refreshing {
+		inBubble(t, p, func(t *testing.T) {
+			r, err := outageOf(p, 10*time.Second, 20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := r.Valid.Requests
+			if all < 190 || r.Expired.Requests != all || r.Back.Requests < all {
+				t.Errorf("not 20 requests a second for ten seconds each: %+v", r)
+			}
+			switch p {
+			case ours:
+				if r.Valid.Failed != 0 || r.Valid.Calls == 0 || r.Expired.Failed != all || r.Expired.Calls == 0 ||
+					r.Valid.Calls+r.Expired.Calls > 20 || r.BackMS <= 0 || r.BackMS > 5000 {
+					t.Errorf("%+v", r)
+				}
+				return // it calls seldom, and so it does not know at once that the endpoint is back
+			case xoauth2, github:
+				if r.Valid.Failed < all-1 || r.Valid.Calls != r.Valid.Failed {
+					t.Errorf("%+v", r)
+				}
+			default:
+				if r.Valid.Failed != 0 || r.Valid.Calls > 1 {
+					t.Errorf("%+v", r)
+				}
+			}
+			if r.Expired.Failed != all || r.Expired.Calls != all || r.Back.Failed != 0 {
+				t.Errorf("%+v", r)
+			}
+		})
 	}
 }
 
 func TestACrowdIsCounted(t *testing.T) {
-	t.Parallel()
-	var calls []int
-	for _, p := range []*peer{ours, xoauth2} {
-		c, err := crowdOf(p, 100, time.Second, 3*time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if c.Unserved > 0 || c.Calls == 0 || most(c.PerSecond) == 0 || c.LongestMS == 0 || c.ServedMS <= 0 {
-			t.Errorf("%+v", c)
-		}
-		calls = append(calls, c.Calls)
-	}
-	if calls[0] >= calls[1] {
-		t.Errorf("%d calls, and %d of x/oauth2", calls[0], calls[1])
+	for p, calls := range map[*peer][2]int{ours: {10, 100}, xoauth2: {990, 1010}} { // at least, at most
+		inBubble(t, p, func(t *testing.T) {
+			c, err := crowdOf(p, 100, time.Second, 10*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum := 0
+			for _, n := range c.PerSecond[:10] {
+				sum += n
+			}
+			if c.Calls < calls[0] || c.Calls > calls[1] || sum < c.Calls-1 || sum > c.Calls+1 { // the last may be on the edge
+				t.Errorf("%d calls, want %v; second by second %d", c.Calls, calls, sum)
+			}
+			if c.Unserved > 0 || c.LongestMS == 0 || c.ServedMS <= 0 {
+				t.Errorf("%+v", c)
+			}
+		})
 	}
 }
 
@@ -178,8 +230,8 @@ func TestRefusedRequestsAreMendedOrReturned(t *testing.T) {
 	}
 }
 
+// Nothing else runs meanwhile: the heap is everybody's.
 func TestMemoryIsMeasured(t *testing.T) {
-	t.Parallel()
 	results, err := measureMemory([]int{1, 2000})
 	if err != nil || len(results) != 2 || results[1].Bytes <= 0 || results[1].LoadNS <= 0 {
 		t.Fatalf("%+v, %v", results, err)
@@ -187,7 +239,7 @@ func TestMemoryIsMeasured(t *testing.T) {
 }
 
 func TestEachKeyIsRefreshedOnce(t *testing.T) {
-	results, err := measureKeys(1, []int{1, 100})
+	results, err := measureKeys(1, []int{1, 100, atOnce + 100}) // the last do not all run at once
 	if err != nil {
 		t.Fatal(err)
 	}

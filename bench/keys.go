@@ -16,7 +16,7 @@ type keys struct {
 	Keys       int     `json:"keys"`
 	Refreshes  int     `json:"refreshes"`
 	PerSecond  float64 `json:"refreshes_per_second"` // by a refresher that costs nothing
-	Goroutines float64 `json:"goroutines_each"`      // while all are under way at once, beside the caller's own
+	Goroutines float64 `json:"goroutines_each"`      // while all are under way or queue, beside the caller's own
 	Bytes      float64 `json:"bytes_each"`           // then, beside the caller's own
 }
 
@@ -87,6 +87,20 @@ func (g *gate) Refresh(ctx context.Context, s *walletauth.Session) (*walletauth.
 	return g.refresher.Refresh(ctx, s)
 }
 
+// atOnce is how many refreshes a Transport sends at once. The others queue.
+const atOnce = 256
+
+// await waits until n callers wait: for their refresh, or in the queue, where all
+// are once no goroutine comes any more.
+func (g *gate) await(n int) {
+	for g.entered.Load() < int64(min(n, atOnce)) {
+		time.Sleep(time.Millisecond)
+	}
+	for running := 0; running != runtime.NumGoroutine(); time.Sleep(200 * time.Millisecond) {
+		running = runtime.NumGoroutine()
+	}
+}
+
 // hold keeps all refreshes under way until what they take has been counted.
 // The callers are there before, each a goroutine with its request.
 func (k *keys) hold(n int) error {
@@ -108,9 +122,7 @@ func (k *keys) hold(n int) error {
 	}
 	before, running := inUse(), runtime.NumGoroutine()
 	close(start)
-	for g.entered.Load() < int64(n) {
-		time.Sleep(time.Millisecond)
-	}
+	g.await(n)
 	k.Goroutines = float64(runtime.NumGoroutine()-running) / float64(n)
 	k.Bytes = float64(inUse()-before) / float64(n)
 	close(g.open)

@@ -11,6 +11,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -26,8 +27,8 @@ func main() {
 	only := flag.String("only", "", "the one `step` to measure; with -from, all else is shown as it was")
 	flag.Parse()
 	r, err := figures(*from, *only, *quick)
-	if err == nil {
-		err = r.show(*out)
+	if r != nil {
+		err = errors.Join(err, r.show(*out))
 	}
 	exit(err)
 }

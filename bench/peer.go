@@ -11,7 +11,9 @@ import (
 type peer struct {
 	name   string
 	module string        // whose version is stated; none for the floor
-	window time.Duration // how long before its expiry a token is refreshed
+	window time.Duration // how long before its expiry a token is refreshed, at the earliest
+	spread time.Duration // by how much later it may be
+	pause  time.Duration // there is at least this much between two fetches
 	fixed  bool          // has one token for ever: what expires is beyond it
 
 	// open returns a client for each of n sessions, which hold a token of a
@@ -37,12 +39,14 @@ func (p *peer) one(a *api) (client, error) {
 }
 
 // each opens n clients that know nothing of each other, and sends a request
-// through each where that is how it comes by its first token.
+// through each where that is how it comes by its first token. A token that expires
+// on the way works all the same.
 func each(a *api, n int, open func() (http.RoundTripper, error)) ([]client, error) {
 	clients := make([]client, n)
 	delay := a.delay
 	a.delay = 0
-	defer func() { a.delay = delay; a.calls.Store(0) }()
+	a.opening.Store(true)
+	defer func() { a.delay = delay; a.opening.Store(false); a.calls.Store(0); a.firstCall.Store(nil) }()
 	for i := range clients {
 		rt, err := open()
 		if err != nil {

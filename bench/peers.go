@@ -31,7 +31,7 @@ import (
 var (
 	ours = &peer{
 		name: "walletauth", module: "github.com/walletauth/walletauth",
-		window: time.Minute, open: openOurs,
+		window: time.Minute, spread: 45 * time.Second, open: openOurs,
 	}
 	floor   = &peer{name: "bare copy", fixed: true, open: openFloor}
 	xoauth2 = &peer{
@@ -44,7 +44,7 @@ var (
 	}
 	azure = &peer{
 		name: "azcore", module: "github.com/Azure/azure-sdk-for-go/sdk/azcore",
-		window: 5 * time.Minute, open: openAzure,
+		window: 5 * time.Minute, pause: 30 * time.Second, open: openAzure,
 	}
 	awsCache = &peer{
 		name: "aws cache", module: "github.com/aws/aws-sdk-go-v2",

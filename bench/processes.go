@@ -32,8 +32,9 @@ type shared struct {
 // the address of the API follows on the first line of standard input.
 const workerEnv = "WALLETAUTH_BENCH_STORE"
 
-// work is one of the processes. At each time that a line names, it sends a
-// request and answers with the time at which that was served.
+// work is one of the processes. It is ready once it has connected. A line has it wait until it sees that the session
+// has expired, and say so; the next names a time, at which it asks for a session,
+// and it answers with the time at which it had one.
 func work(place string, in io.Reader, out io.Writer) error {
 	store, err := openPlace(place)
 	if err != nil {
@@ -43,8 +44,16 @@ func work(place string, in io.Reader, out io.Writer) error {
 	lines.Scan()
 	url := lines.Text()
 	rt := &walletauth.Transport{Store: store, BaseURL: url}
+	if _, err := rt.Session(context.Background()); err != nil { // which connects
+		return err
+	}
 	fmt.Fprintln(out, "ready")
 	for lines.Scan() {
+		if err := awaitExpiry(store); err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "expired")
+		lines.Scan()
 		at, err := strconv.ParseInt(lines.Text(), 10, 64)
 		if err != nil {
 			return err
@@ -56,6 +65,15 @@ func work(place string, in io.Reader, out io.Writer) error {
 		fmt.Fprintln(out, time.Now().UnixNano())
 	}
 	return rt.Shutdown(context.Background())
+}
+
+func awaitExpiry(store walletauth.TokenStore) error {
+	for ; ; time.Sleep(10 * time.Millisecond) {
+		s, err := store.Load(context.Background(), "")
+		if err != nil || time.Now().After(s.AccessTokenExpiresAt) {
+			return err
+		}
+	}
 }
 
 // worker is one of the processes, seen from here.
@@ -102,7 +120,7 @@ func measureShared(places []place, rounds int, numbers []int, refresh time.Durat
 		for _, n := range numbers {
 			s, err := sharedOf(p, n, rounds, refresh)
 			if err != nil {
-				return nil, fmt.Errorf("%d processes over %s: %w", n, p.name, err)
+				return results, fmt.Errorf("%d processes over %s: %w", n, p.name, err)
 			}
 			results = append(results, s)
 		}
@@ -120,16 +138,16 @@ func sharedOf(p place, n, rounds int, refresh time.Duration) (s shared, err erro
 	}
 	f := fleet{api: api, store: store}
 	defer f.stop()
-	api.Login("user")
+	if err := walletauth.Save(context.Background(), store, "", api.Login("user")); err != nil {
+		return s, err
+	}
 	for range n {
 		w, err := startWorker(p.name+" "+p.at, api.URL)
 		if err != nil {
 			return s, err
 		}
 		f.workers = append(f.workers, w)
-	}
-	for _, w := range f.workers {
-		if _, err := w.line(); err != nil {
+		if _, err := w.line(); err != nil { // one after the other: a rush of connections is another story
 			return s, err
 		}
 	}
@@ -180,27 +198,48 @@ func (f *fleet) expire() (time.Duration, error) {
 	if err := walletauth.Save(context.Background(), f.store, "", &s); err != nil {
 		return 0, err
 	}
-	start := time.Now().Add(300 * time.Millisecond) // by then all know of it
-	for _, w := range f.workers {
-		if _, err := fmt.Fprintln(w.in, start.UnixNano()); err != nil {
-			return 0, err
-		}
+	if err := f.write("expired?"); err != nil {
+		return 0, err
 	}
+	if _, err := f.read(); err != nil {
+		return 0, err
+	}
+	start := time.Now().Add(100 * time.Millisecond) // so that all begin at once
+	if err := f.write(start.UnixNano()); err != nil {
+		return 0, err
+	}
+	answers, err := f.read()
 	last := start
-	for _, w := range f.workers {
-		line, err := w.line()
-		if err != nil {
-			return 0, err
-		}
-		at, err := strconv.ParseInt(line, 10, 64)
-		if err != nil {
-			return 0, err
-		}
+	for _, answer := range answers {
+		at, parseErr := strconv.ParseInt(answer, 10, 64)
+		err = firstOf(err, parseErr)
 		if t := time.Unix(0, at); t.After(last) {
 			last = t
 		}
 	}
-	return last.Sub(start), nil
+	return last.Sub(start), err
+}
+
+// write writes a line to all processes.
+func (f *fleet) write(line any) error {
+	for _, w := range f.workers {
+		if _, err := fmt.Fprintln(w.in, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read reads a line of each process.
+func (f *fleet) read() (lines []string, err error) {
+	for _, w := range f.workers {
+		line, err := w.line()
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, line)
+	}
+	return lines, nil
 }
 
 func sharedTable(results []shared) table {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -79,7 +80,7 @@ func (s size) steps() []step {
 			return err
 		}},
 		{"early window", func(r *results) (err error) {
-			r.Early, err = measureEarly(s.crossing)
+			r.Early, err = measureEarly(s.crossing, s.crossing.peers())
 			return err
 		}},
 		{"outage", func(r *results) (err error) {
@@ -128,14 +129,19 @@ func figures(from, only string, quick bool) (*results, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(data, r); err != nil || only == "" {
-			return r, err
+		if err := json.Unmarshal(data, r); err != nil {
+			return nil, err
+		}
+		if only == "" {
+			return r, nil
 		}
 	}
 	return r, r.measure(only, quick)
 }
 
-func (r *results) measure(only string, quick bool) error {
+// measure takes all steps. One that fails leaves its tables empty, and the others
+// are worth having: it can be taken again by its name.
+func (r *results) measure(only string, quick bool) (err error) {
 	s := full
 	if quick {
 		s = small
@@ -145,12 +151,12 @@ func (r *results) measure(only string, quick bool) error {
 			continue
 		}
 		start := time.Now()
-		if err := step.measure(r); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
+		if failed := step.measure(r); failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", step.name, failed))
 		}
 		fmt.Fprintf(os.Stderr, "%-12s %6.1f s\n", step.name, time.Since(start).Seconds())
 	}
-	return nil
+	return err
 }
 
 // show prints the tables; where out is given it also writes there.

@@ -78,7 +78,7 @@ func serve(server *exec.Cmd, socket string) (stop func(), err error) {
 
 // listening waits until somebody answers at a socket.
 func listening(socket string) (err error) {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		var c net.Conn
 		if c, err = net.Dial("unix", socket); err == nil {
 			return c.Close()
@@ -115,7 +115,7 @@ func startPostgres(dir string) (string, func(), error) {
 	if err != nil {
 		return "", nil, err
 	}
-	url := fmt.Sprintf("host=%s user=postgres dbname=postgres sslmode=disable pool_max_conns=4", folder)
+	url := fmt.Sprintf("host=%s user=postgres dbname=postgres sslmode=disable pool_max_conns=4 pool_min_conns=2", folder)
 	if err := migrate(url); err != nil {
 		stop()
 		return "", nil, err
@@ -145,7 +145,7 @@ func migrate(url string) error {
 	}
 	defer pool.Close()
 	store := &pgxstore.Store{Pool: pool}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		// It may still be starting up.
 		if err = pool.Ping(context.Background()); err == nil || time.Now().After(deadline) {
 			break
