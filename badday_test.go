@@ -606,23 +606,27 @@ func TestEarlyRefreshInTwoProcesses(t *testing.T) {
 // Refreshes ahead of time have a token to go on with, so they are the first to be
 // put off.
 func TestRefreshesAheadOfTimeInAnOutage(t *testing.T) {
-	inBubble(t, "are sent two seconds after the last one at the earliest", func(t *testing.T) {
+	inBubble(t, "are sent as probes, two seconds after the last one at the earliest", func(t *testing.T) {
 		const lifetime = 5 * time.Minute
 		d := newBadDay(t, 20, lifetime, down(time.Hour, unavailable))
 		time.Sleep(lifetime - 14*time.Second) // in the last quarter of the early window, for 4 s
-		for range 30 {
-			for user := range d.users {
+		ask := func(first, last int) {
+			for user := first; user < last; user++ {
 				if err := d.ask(fmt.Sprint(user)); err != nil {
 					t.Fatal(err)
 				}
 			}
+		}
+		ask(0, 2) // after which the endpoint is known to fail
+		for range 18 {
 			time.Sleep(100 * time.Millisecond)
+			ask(2, d.users)
 		}
 		d.stop()
-		slices.Sort(d.calls)
-		// Until two sessions have failed nothing is known. Each of those that began by
-		// then tries again within 5 s.
-		began := slices.IndexFunc(d.calls, func(at time.Duration) bool { return at > d.calls[0] })
-		atMost(t, "calls after the first moment", len(d.calls)-began, 4)
+		probes := 0
+		for user := 2; user < d.users; user++ {
+			probes += len(d.callsOfUser[fmt.Sprint(user)])
+		}
+		equal(t, "sessions that sent a probe within two seconds", probes, 1)
 	})
 }

@@ -327,7 +327,7 @@ func TestNoErrorEventOrLogLineHoldsAToken(t *testing.T) {
 				if seen.err == nil && !row.succeeds {
 					t.Error("the request succeeded; this row tests nothing")
 				}
-				for line := range strings.Lines(seen.text.String()) {
+				for line := range strings.Lines(seen.String()) {
 					if leaks(line) {
 						t.Errorf("a token got out: %s", line)
 					}

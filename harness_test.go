@@ -452,6 +452,12 @@ func (w *witness) print(v any) {
 	_, _ = fmt.Fprintf(&w.text, "%v\n%+v\n%#v\n", v, v, v)
 }
 
+func (w *witness) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
 // keptStore is a TokenStore that can be told to misbehave. Its zero hooks do
 // nothing.
 type keptStore struct {

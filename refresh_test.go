@@ -1,9 +1,11 @@
 package walletauth_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime"
 	"slices"
@@ -1163,5 +1165,227 @@ func TestAnUnsavedSessionThatIsOverIsNotReplacedByTheOneBefore(t *testing.T) {
 			t.Errorf("a spent token was sent %d times", n)
 		}
 		works()
+	})
+}
+
+// queuedStore is one whose exclusion another process holds until it is granted.
+type queuedStore struct {
+	walletauth.MemoryStore
+	granted chan struct{}
+	takes   time.Duration // a Load
+	loads   atomic.Int64
+	ended   func(fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error // what Update does when ctx ends
+}
+
+func (q *queuedStore) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	q.loads.Add(1)
+	time.Sleep(q.takes)
+	return q.MemoryStore.Load(ctx, key)
+}
+
+func (q *queuedStore) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	select {
+	case <-q.granted:
+		return q.MemoryStore.Update(ctx, key, fn)
+	case <-ctx.Done():
+		if q.ended != nil {
+			return q.ended(fn)
+		}
+		return ctx.Err()
+	}
+}
+
+// newQueued is a Transport over a queuedStore with a session that has expired. It
+// counts the refreshes that are sent.
+func newQueued(t *testing.T) (q *queuedStore, tr *walletauth.Transport, sent *atomic.Int64) {
+	q, sent = &queuedStore{granted: make(chan struct{})}, &atomic.Int64{}
+	if err := walletauth.Save(t.Context(), &q.MemoryStore, "", freshSession()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(5 * time.Minute)
+	tr = &walletauth.Transport{Store: q, Refresher: refreshFunc(func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+		sent.Add(1)
+		return renewed(), nil
+	})}
+	return q, tr, sent
+}
+
+// renewed is the successor of freshSession.
+func renewed() *walletauth.Session {
+	next := freshSession()
+	next.AccessToken, next.RefreshToken = "renewed-access-token", "renewed-refresh-token"
+	next.AccessTokenExpiresAt = time.Now().Add(5 * time.Minute)
+	return next
+}
+
+func TestRefreshThatWaitsForExclusion(t *testing.T) {
+	inBubble(t, "leaves within 5 ms of a newer session, and sends nothing", func(t *testing.T) {
+		q, tr, sent := newQueued(t)
+		const after = time.Second
+		go func() {
+			time.Sleep(after)
+			_ = walletauth.Save(context.Background(), &q.MemoryStore, "", renewed())
+		}()
+		began := time.Now()
+		s, err := tr.Session(t.Context())
+		if err != nil || s.AccessToken != renewed().AccessToken {
+			t.Errorf("%v, %v", s, err)
+		}
+		if took := time.Since(began); took < after || took > after+5*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+		equal(t, "refreshes sent", sent.Load(), 0)
+	})
+	for takes, period := range map[time.Duration]time.Duration{
+		0:                      5 * time.Millisecond,
+		time.Millisecond:       21 * time.Millisecond,
+		10 * time.Millisecond:  210 * time.Millisecond,
+		100 * time.Millisecond: 350 * time.Millisecond,
+	} {
+		inBubble(t, fmt.Sprintf("looks every %v if a Load takes %v", period, takes), func(t *testing.T) {
+			q, tr, sent := newQueued(t)
+			q.takes = takes
+			const wait = 20 * time.Second
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
+			defer cancel()
+			if _, err := tr.Session(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v, want DeadlineExceeded", err)
+			}
+			if got, want := q.loads.Load(), int64(wait/period); got < want-2 || got > want+2 {
+				t.Errorf("%d Loads in %v, want %d", got, wait, want)
+			}
+			close(q.granted)
+			synctest.Wait()
+			equal(t, "refreshes sent once it is granted", sent.Load(), 1)
+			if err := tr.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	inBubble(t, "sends nothing if it is granted in the moment in which it leaves", func(t *testing.T) {
+		q, tr, sent := newQueued(t)
+		q.ended = func(fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+			old := freshSession() // as a copy of the store may be
+			if got, err := fn(context.Background(), old); got != old || err != nil {
+				t.Errorf("fn returned %v, %v, want what it got", got, err)
+			}
+			return nil
+		}
+		go func() {
+			time.Sleep(time.Second)
+			_ = walletauth.Save(context.Background(), &q.MemoryStore, "", renewed())
+		}()
+		if s, err := tr.Session(t.Context()); err != nil || s.AccessToken != renewed().AccessToken {
+			t.Errorf("%v, %v", s, err)
+		}
+		if err := tr.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		equal(t, "refreshes sent", sent.Load(), 0)
+	})
+}
+
+// loggedOutStore is one in which another process logs out while fn runs. It calls
+// fn again with what it holds by then.
+type loggedOutStore struct {
+	walletauth.MemoryStore
+	down atomic.Bool
+}
+
+func (l *loggedOutStore) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	if l.down.Load() {
+		return nil, errors.New("the store is down")
+	}
+	return l.MemoryStore.Load(ctx, key)
+}
+
+func (l *loggedOutStore) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	return l.MemoryStore.Update(ctx, key, func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error) {
+		if _, err := fn(ctx, current); err != nil {
+			return nil, err
+		}
+		return fn(ctx, nil)
+	})
+}
+
+func TestLogoutElsewhereDuringARefreshIsNotUndoneByAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &loggedOutStore{}
+		if err := walletauth.Save(t.Context(), &store.MemoryStore, "", freshSession()); err != nil {
+			t.Fatal(err)
+		}
+		tr := &walletauth.Transport{Store: store, Refresher: refreshFunc(func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return renewed(), nil })}
+		if _, err := tr.Session(t.Context()); err != nil { // which is remembered
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		if s, err := tr.Session(t.Context()); err != nil || s.AccessToken != renewed().AccessToken {
+			t.Fatalf("who waited for the refresh: %v, %v", s, err)
+		}
+		store.down.Store(true)
+		var down *walletauth.StoreError
+		if s, err := tr.Session(t.Context()); !errors.As(err, &down) {
+			t.Errorf("in an outage: %v, %v, want a StoreError", s, err)
+		}
+		store.down.Store(false)
+		if _, err := tr.Session(t.Context()); !errors.Is(err, walletauth.ErrNoSession) {
+			t.Errorf("after it: %v, want ErrNoSession", err)
+		}
+	})
+}
+
+// afterUpdate runs then once, after the first Update and before it returns.
+type afterUpdate struct {
+	walletauth.MemoryStore
+	ran  atomic.Bool
+	then func()
+}
+
+func (a *afterUpdate) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	err := a.MemoryStore.Update(ctx, key, fn)
+	if a.ran.CompareAndSwap(false, true) {
+		a.then()
+	}
+	return err
+}
+
+func TestRequestThatWaitedGoesOutWithTheLoginThatCameLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		login := freshSession()
+		login.ID, login.AccessToken, login.RefreshToken = "login", "login-access-token", "login-refresh-token"
+		login.CreatedAt, login.AccessTokenExpiresAt = time.Now().Add(5*time.Minute), time.Now().Add(10*time.Minute)
+		reply, err := walletauth.JSONCodec{}.Encode("", login)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := &afterUpdate{}
+		if err := walletauth.Save(t.Context(), &store.MemoryStore, "", freshSession()); err != nil {
+			t.Fatal(err)
+		}
+		var sentWith string
+		tr := &walletauth.Transport{
+			Store: store, CaptureLogin: true,
+			Refresher: refreshFunc(func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return renewed(), nil }),
+			Base: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if req.URL.Path != "/users/verify-login" {
+					sentWith = req.Header.Get("Authorization")
+				}
+				return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(reply))}, nil
+			}),
+		}
+		send := func(method, path string) {
+			req, err := http.NewRequestWithContext(t.Context(), method, walletauth.Testnet+path, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := tr.RoundTrip(req); err != nil {
+				t.Error(err)
+			}
+		}
+		store.then = func() { send(http.MethodPost, "/users/verify-login") }
+		time.Sleep(5 * time.Minute)
+		send(http.MethodGet, "/wallets")
+		equal(t, "the token of the request that waited", sentWith, "Bearer "+login.AccessToken)
 	})
 }

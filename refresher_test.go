@@ -449,10 +449,10 @@ func (r *refusal) check(t *testing.T) {
 	r.checkRequest(t, tr)
 	time.Sleep(time.Hour) // of the bubble: what the first left behind is over, but for a clock that was set
 	r.checkRequest(t, tr)
-	wantNoToken(t, "an error or event", r.seen.text.String(), r.before, asSent(r.before))
-	if err := tr.Shutdown(t.Context()); err != nil {
+	if err := tr.Shutdown(t.Context()); err != nil { // after which no event comes
 		t.Error(err)
 	}
+	wantNoToken(t, "an error or event", r.seen.String(), r.before, asSent(r.before))
 }
 
 func (r *refusal) checkRequest(t *testing.T, tr *walletauth.Transport) {
