@@ -58,11 +58,11 @@
 // # Stores and several processes
 //
 // [MemoryStore] and [FuncStore] are for one process. The modules filestore,
-// redisstore and pgxstore share sessions between processes. Refreshes are sent
-// only inside [TokenStore.Update], which locks the key in all processes: if
-// another process has refreshed the session by then, its session is used and
-// nothing is sent. A new session that cannot be stored is used from memory and
-// stored later; call [Transport.Shutdown] before the program ends.
+// redisstore, pgxstore and sqlstore share sessions between processes. Refreshes
+// are sent only inside [TokenStore.Update], which locks the key in all
+// processes: if another process has refreshed the session by then, its session
+// is used and nothing is sent. A new session that cannot be stored is used from
+// memory and stored later; call [Transport.Shutdown] before the program ends.
 // [SaveIfAbsent] moves sessions in from elsewhere.
 //
 // # Many users

@@ -289,7 +289,7 @@ func (f *folder) reserve(temp string, previous fs.FileInfo) error {
 	return nil
 }
 
-// stamp sets a modification time later than that of the session before, and
+// stamp sets a modification time later than the session before has, and
 // returns the file's identity.
 //
 // Load tells sessions apart by inode, time and size. None of these suffices as

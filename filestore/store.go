@@ -105,11 +105,11 @@ func (s *Store) Load(_ context.Context, key string) (*walletauth.Session, error)
 // is tried to be stored, but it should use up no refresh token. What fn returns
 // is stored even if ctx has ended by then.
 //
-// The errors: that of fn; that of ctx, if it ended while waiting for another
-// Update of key; that the session cannot be encoded or takes more than 1 MiB;
-// else what is wrong with the folder or the file, as for Load. With any of them
-// the stored session stays, except that after a failed sync of the folder the
-// new one is in place and may not survive a power failure.
+// It returns fn's error; ctx's error, if ctx ended while waiting for another
+// Update of key; an error if the session cannot be encoded or takes more than
+// 1 MiB; or what is wrong with the folder or the file, as Load does. After any
+// of them the stored session stays, except that after a failed sync of the
+// folder the new one is in place and may not survive a power failure.
 func (s *Store) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
 	return s.exclusively(ctx, key, func(f *folder) error { return s.update(ctx, f, key, fn) })
 }

@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	// account is the name of the item beside that of the service.
+	// account is the name of the item beside the service's.
 	account = "walletauth session key"
 	// prefix tells the item's format.
 	prefix = "walletauth-key-1:"

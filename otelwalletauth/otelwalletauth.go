@@ -83,7 +83,7 @@ type Instrumentation struct {
 // OnEvent returns a function for [walletauth.Transport.OnEvent]. It may be given
 // to any number of Transports, and is safe for concurrent use.
 //
-// The error is that of the MeterProvider, which refused to make an instrument.
+// It returns the MeterProvider's error, if that refuses to make an instrument.
 func (i Instrumentation) OnEvent() (func(context.Context, walletauth.Event), error) {
 	if i.MeterProvider == nil {
 		i.MeterProvider = otel.GetMeterProvider()

@@ -98,10 +98,10 @@ var errNoPool = errors.New("pgxstore: Store.Pool is nil")
 // Load returns the session of key, from a local copy if that is known to be
 // current. The Session is shared. Load does not wait for an Update.
 //
-// The errors: one wrapping [walletauth.ErrNoSession]; that Pool is nil; that
-// of ctx; one wrapping [walletauth.ErrUnreadable] if what is stored cannot be
-// read; that of PostgreSQL, once it has lasted for 5 seconds, if there is no copy
-// to answer with.
+// It returns an error that wraps [walletauth.ErrNoSession], or
+// [walletauth.ErrUnreadable] if what is stored cannot be read; ctx's error; an
+// error if Pool is nil; or PostgreSQL's error, once it has lasted for 5
+// seconds and there is no copy to answer with.
 func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	if s.Pool == nil {
 		return nil, errNoPool
@@ -116,11 +116,11 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 // cannot be reached. fn is called again if another process has stored something
 // else meanwhile, because the lease was lost or its last holder was late.
 //
-// The errors: that of fn, as it is; that Pool is nil; that of ctx, if it ended
-// before fn was called; one wrapping [walletauth.ErrUnreadable]; that of the
-// Codec, if it cannot encode; that of PostgreSQL, once it has lasted for 5
-// seconds. In all these cases the stored session stays, but for an error of
-// PostgreSQL while storing: then either may be stored.
+// It returns fn's error as it is; ctx's error, if ctx ended before fn was
+// called; an error that wraps [walletauth.ErrUnreadable]; an error if Pool is
+// nil; the Codec's error, if it cannot encode; or PostgreSQL's error, once it
+// has lasted for 5 seconds. In all these cases the stored session stays,
+// except that after an error of PostgreSQL while storing either may be stored.
 func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error)) error {
 	if s.Pool == nil {
 		return errNoPool
@@ -132,9 +132,9 @@ func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Cont
 // Replace is [walletauth.Replacer.Replace]: [walletauth.Save] and
 // [walletauth.Delete] use it where the stored session cannot be read.
 //
-// The errors: that Pool is nil; that of ctx, if it ended while waiting for the
-// lease; that of the Codec, if it cannot encode s; that of PostgreSQL, once it
-// has lasted for 5 seconds, or 15 while storing.
+// It returns an error if Pool is nil; ctx's error, if ctx ended while waiting
+// for the lease; the Codec's error, if it cannot encode s; or PostgreSQL's
+// error, once it has lasted for 5 seconds, or 15 while storing.
 func (s *Store) Replace(ctx context.Context, key string, session *walletauth.Session) error {
 	if s.Pool == nil {
 		return errNoPool

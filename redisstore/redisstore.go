@@ -100,10 +100,10 @@ var errNoClient = errors.New("redisstore: Store.Client is nil")
 // Load returns the session of key, from a local copy if that is known to be
 // current. The Session is shared. Load does not wait for an Update.
 //
-// The errors: one wrapping [walletauth.ErrNoSession]; that Client is nil; that
-// of ctx; one wrapping [walletauth.ErrUnreadable] if what is stored cannot be read;
-// that of Redis, once it has lasted for 5 seconds, if there is no copy to answer
-// with.
+// It returns an error that wraps [walletauth.ErrNoSession], or
+// [walletauth.ErrUnreadable] if what is stored cannot be read; ctx's error; an
+// error if Client is nil; or Redis's error, once it has lasted for 5 seconds
+// and there is no copy to answer with.
 func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	if s.Client == nil {
 		return nil, errNoClient
@@ -118,11 +118,11 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 // something else meanwhile, because the lease was lost or its last holder was
 // late.
 //
-// The errors: that of fn, as it is; that Client is nil; that of ctx, if it
-// ended before fn was called; one wrapping [walletauth.ErrUnreadable]; that of the
-// Codec, if it cannot encode; that of Redis, once it has lasted for 5 seconds. In
-// all these cases the stored session stays, but for an error of Redis while
-// storing: then either may be stored.
+// It returns fn's error as it is; ctx's error, if ctx ended before fn was
+// called; an error that wraps [walletauth.ErrUnreadable]; an error if Client
+// is nil; the Codec's error, if it cannot encode; or Redis's error, once it
+// has lasted for 5 seconds. In all these cases the stored session stays,
+// except that after an error of Redis while storing either may be stored.
 func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error)) error {
 	if s.Client == nil {
 		return errNoClient
@@ -134,9 +134,9 @@ func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Cont
 // [walletauth.Delete] use it where the stored session cannot be read. A Redis key
 // of another type is deleted.
 //
-// The errors: that Client is nil; that of ctx, if it ended while waiting for the
-// lease; that of the Codec, if it cannot encode s; that of Redis, once it has
-// lasted for 5 seconds, or 15 while storing.
+// It returns an error if Client is nil; ctx's error, if ctx ended while
+// waiting for the lease; the Codec's error, if it cannot encode s; or Redis's
+// error, once it has lasted for 5 seconds, or 15 while storing.
 func (s *Store) Replace(ctx context.Context, key string, session *walletauth.Session) error {
 	if s.Client == nil {
 		return errNoClient

@@ -116,10 +116,10 @@ var errNoDB = errors.New("sqlstore: Store.DB is nil")
 // Load returns the session of key, from a local copy if that is known to be
 // current. The Session is shared. Load does not wait for an Update.
 //
-// The errors: one wrapping [walletauth.ErrNoSession]; that DB is nil or Dialect
-// unknown; that of ctx; one wrapping [walletauth.ErrUnreadable] if what is stored
-// cannot be read; that of the database, once it has lasted for 5 seconds, if
-// there is no copy to answer with.
+// It returns an error that wraps [walletauth.ErrNoSession], or
+// [walletauth.ErrUnreadable] if what is stored cannot be read; ctx's error; an
+// error if DB is nil or Dialect is unknown; or the database's error, once it
+// has lasted for 5 seconds and there is no copy to answer with.
 func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, error) {
 	if err := s.begin(); err != nil {
 		return nil, err
@@ -133,12 +133,12 @@ func (s *Store) Load(ctx context.Context, key string) (*walletauth.Session, erro
 // cannot be reached. fn is called again if another process has stored something
 // else meanwhile, because the lease was lost or its last holder was late.
 //
-// The errors: that of fn, as it is; that DB is nil or Dialect unknown; that of
-// ctx, if it ended before fn was called; one wrapping
-// [walletauth.ErrUnreadable]; that of the Codec, if it cannot encode; that of the
-// database, once it has lasted for 5 seconds. In all these cases the stored
-// session stays, but for an error of the database while storing: then either
-// may be stored.
+// It returns fn's error as it is; ctx's error, if ctx ended before fn was
+// called; an error that wraps [walletauth.ErrUnreadable]; an error if DB is
+// nil or Dialect is unknown; the Codec's error, if it cannot encode; or the
+// database's error, once it has lasted for 5 seconds. In all these cases the
+// stored session stays, except that after an error of the database while
+// storing either may be stored.
 func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Context, current *walletauth.Session) (*walletauth.Session, error)) error {
 	if err := s.begin(); err != nil {
 		return err
@@ -149,9 +149,10 @@ func (s *Store) Update(ctx context.Context, key string, fn func(ctx context.Cont
 // Replace is [walletauth.Replacer.Replace]: [walletauth.Save] and
 // [walletauth.Delete] use it where the stored session cannot be read.
 //
-// The errors: that DB is nil or Dialect unknown; that of ctx, if it ended while
-// waiting for the lease; that of the Codec, if it cannot encode s; that of the
-// database, once it has lasted for 5 seconds, or 15 while storing.
+// It returns an error if DB is nil or Dialect is unknown; ctx's error, if ctx
+// ended while waiting for the lease; the Codec's error, if it cannot encode s;
+// or the database's error, once it has lasted for 5 seconds, or 15 while
+// storing.
 func (s *Store) Replace(ctx context.Context, key string, session *walletauth.Session) error {
 	if err := s.begin(); err != nil {
 		return err
