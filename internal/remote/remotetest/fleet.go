@@ -50,7 +50,10 @@ func Fleet(t *testing.T, open Open, place string, lease time.Duration, meanwhile
 	sum := m.finish()
 	t.Logf("%d processes, %d requests in %.1f lifetimes: %d refreshes, %d failures, slowest request %v, all counts: %+v",
 		len(m.list), sum.Requests, lifetimes, refreshes, sum.Failures, sum.Slowest, srv.Stats())
-	if sum.Failures > 0 {
+	switch {
+	case sum.Failures > 0 && m.starved:
+		t.Logf("%d of %d requests failed, the first: %s; the server was away for as long as a token lives", sum.Failures, sum.Requests, sum.Failure)
+	case sum.Failures > 0:
 		t.Errorf("%d of %d requests failed, the first: %s", sum.Failures, sum.Requests, sum.Failure)
 	}
 	if reuses := srv.Stats().Reuses; reuses > 0 {
@@ -68,6 +71,8 @@ type Members struct {
 	t    *testing.T
 	list []*process
 	srv  *walletauthtest.Server
+
+	starved bool // no token could be refreshed for so long that requests had to fail
 }
 
 // AwaitRefreshes returns when n more refreshes have been granted.
@@ -90,19 +95,23 @@ func (m *Members) AwaitRefreshes(n int) {
 func (m *Members) AwaitLifetimes() { m.t.Helper(); m.AwaitRefreshes(shortOr(2, 4)) }
 
 // WhileRestarted kills the server twice, once in short runs, while the fleet
-// refreshes, and starts it again half a second later.
+// refreshes, and starts it again half a second later. A busy machine may need so
+// long for it that the token expires and no request can succeed.
 func (m *Members) WhileRestarted(kill func(), start func() error) {
 	m.t.Helper()
 	for range shortOr(1, 2) {
 		m.AwaitRefreshes(1)
 		<-time.After(rand.N(lifetime)) // at no particular moment of a lifetime
+		killed := time.Now()
 		kill()
 		<-time.After(500 * time.Millisecond)
 		if err := start(); err != nil {
 			m.t.Fatal(err)
 		}
+		away := time.Since(killed)
+		m.AwaitRefreshes(1)
+		m.starved = m.starved || away > lifetime/2 || time.Since(killed) > 2*lifetime
 	}
-	m.AwaitRefreshes(1)
 }
 
 // WhilePaused stops 5 processes, two in short runs, one after the other, each
