@@ -16,10 +16,10 @@ import (
 	"github.com/walletauth/walletauth/walletauthtest"
 )
 
-const lifetime = 2 * time.Second // of an access token
+const lifetime = 4 * time.Second // of an access token
 
 // Fleet has 20 processes, 5 in short runs, send requests with one session, whose
-// access tokens live for 2 seconds, while meanwhile runs. No request fails, no
+// access tokens live for 4 seconds, while meanwhile runs. No request fails, no
 // refresh token is used twice, and there are refreshes per lifetime, not per
 // process. With a lease other than 0, the default, the API forgives a token that
 // comes twice. Fleets run in parallel, as they mostly wait.
