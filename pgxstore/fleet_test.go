@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,17 +59,7 @@ func BenchmarkRefreshes(b *testing.B) {
 	for _, conns := range []int32{4, 16} {
 		b.Run(fmt.Sprint("pool of ", conns), func(b *testing.B) {
 			s := openStore(b, place(b, p.URL()), conns)
-			var all sync.WaitGroup
-			var next atomic.Int64
-			for range 256 {
-				all.Go(func() {
-					for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
-						save(b, s, fmt.Sprint(i%1000), "refreshed")
-					}
-				})
-			}
-			all.Wait()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "refreshes/s")
+			remotetest.BenchmarkRefreshes(b, func(b *testing.B, key string) { save(b, s, key, "refreshed") })
 		})
 	}
 }

@@ -4,7 +4,6 @@ package pgxstore_test
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"strings"
@@ -135,17 +134,9 @@ func TestPoolMissing(t *testing.T) {
 	}
 }
 
-// TestTableMissing: what will not pass is told at once.
 func TestTableMissing(t *testing.T) {
 	s := openStore(t, postgresURL(t)+"|missing", 4)
-	began := time.Now()
-	if _, err := s.Load(t.Context(), "user"); err == nil || !strings.Contains(err.Error(), "missing") || errors.Is(err, walletauth.ErrNoSession) {
-		t.Errorf("Load: %v", err)
-	}
-	if err := walletauth.Delete(t.Context(), s, "user"); err == nil || !strings.Contains(err.Error(), "missing") {
-		t.Errorf("Update: %v", err)
-	}
-	t.Logf("both took %v", time.Since(began))
+	remotetest.TableMissing(t, s)
 }
 
 func TestLoginIsSeenAtOnce(t *testing.T) {

@@ -23,7 +23,7 @@ func TestReadmeStatements(t *testing.T) {
 	if err := admin.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	query, grants := readmeStatements(t)
+	query, grants := remotetest.ReadmeStatements(t)
 	for _, statement := range append([]string{"CREATE ROLE app LOGIN"}, grants...) {
 		if _, err := admin.Pool.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
@@ -89,27 +89,4 @@ func exerciseAsApp(t *testing.T, store *pgxstore.Store) {
 	if _, err := store.Purge(t.Context()); err != nil {
 		t.Error(err)
 	}
-}
-
-// readmeStatements returns the statements in the README: one to look, the others
-// to grant.
-func readmeStatements(t *testing.T) (query string, grants []string) {
-	page, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, block := range regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllSubmatch(page, -1) {
-		for statement := range strings.SplitSeq(string(block[1]), ";") {
-			switch statement = strings.TrimSpace(statement); {
-			case strings.HasPrefix(statement, "SELECT"):
-				query = statement
-			case strings.Contains(statement, "GRANT"):
-				grants = append(grants, statement)
-			}
-		}
-	}
-	if query == "" || len(grants) != 2 {
-		t.Fatalf("the README has the query %q and the grants %q", query, grants)
-	}
-	return query, grants
 }

@@ -7,8 +7,6 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,17 +81,7 @@ func BenchmarkRefreshes(b *testing.B) {
 		for _, conns := range []int{4, 16} {
 			b.Run(fmt.Sprintf("%s, pool of %d", name, conns), func(b *testing.B) {
 				s := openStore(b, place, conns)
-				var all sync.WaitGroup
-				var next atomic.Int64
-				for range 256 {
-					all.Go(func() {
-						for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
-							save(b, s, fmt.Sprint(i%1000), "refreshed")
-						}
-					})
-				}
-				all.Wait()
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "refreshes/s")
+				remotetest.BenchmarkRefreshes(b, func(b *testing.B, key string) { save(b, s, key, "refreshed") })
 			})
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/walletauth/walletauth"
+	"github.com/walletauth/walletauth/internal/remote/remotetest"
 	"github.com/walletauth/walletauth/sqlstore"
 )
 
@@ -18,7 +19,7 @@ import (
 func TestReadmeStatements(t *testing.T) {
 	dsn := ownServer(t).DSN()
 	admin := openStore(t, migrated(t, "mysql|"+dsn+"|"), 2)
-	query, grants := readmeStatements(t)
+	query, grants := remotetest.ReadmeStatements(t)
 	for _, statement := range append([]string{"CREATE USER app@localhost"}, grants...) {
 		exec(t, admin, statement)
 	}
@@ -67,27 +68,4 @@ func exerciseAsApp(t *testing.T, store *sqlstore.Store) {
 	if n, err := store.Purge(t.Context()); n != 1 || err != nil {
 		t.Errorf("Purge: %d, %v", n, err)
 	}
-}
-
-// readmeStatements returns the statements in the README: one to look, the others
-// to grant.
-func readmeStatements(t *testing.T) (query string, grants []string) {
-	page, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, block := range regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllSubmatch(page, -1) {
-		for statement := range strings.SplitSeq(string(block[1]), ";") {
-			switch statement = strings.TrimSpace(statement); {
-			case strings.HasPrefix(statement, "SELECT"):
-				query = statement
-			case strings.Contains(statement, "GRANT"):
-				grants = append(grants, statement)
-			}
-		}
-	}
-	if query == "" || len(grants) != 2 {
-		t.Fatalf("the README has the query %q and the grants %q", query, grants)
-	}
-	return query, grants
 }

@@ -107,7 +107,7 @@ func (s *server) Read(ctx context.Context, id string) (r remote.Record, err erro
 	return r, err
 }
 
-// scan reads a row. That there is none is no error, and nothing is set then.
+// scan reads a row. A missing row is not an error, and sets nothing.
 func (s *server) scan(ctx context.Context, query string, args []any, to ...any) error {
 	err := patiently(ctx, func() error { return s.db.QueryRowContext(ctx, query, args...).Scan(to...) })
 	if errors.Is(err, sql.ErrNoRows) {

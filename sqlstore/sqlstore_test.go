@@ -4,7 +4,6 @@ package sqlstore_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -156,19 +155,11 @@ func TestFieldsMissing(t *testing.T) {
 	}
 }
 
-// TestTableMissing: what will not pass is told at once.
 func TestTableMissing(t *testing.T) {
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
 		s := openStore(t, newPlace(t), 4)
 		s.Table = "missing"
-		began := time.Now()
-		if _, err := s.Load(t.Context(), "user"); err == nil || !strings.Contains(err.Error(), "missing") || errors.Is(err, walletauth.ErrNoSession) {
-			t.Errorf("Load: %v", err)
-		}
-		if err := walletauth.Delete(t.Context(), s, "user"); err == nil || !strings.Contains(err.Error(), "missing") {
-			t.Errorf("Update: %v", err)
-		}
-		t.Logf("both took %v", time.Since(began))
+		remotetest.TableMissing(t, s)
 	})
 }
 

@@ -87,7 +87,7 @@ var storeChecks = []struct {
 	{"an Update is seen by the next Load", "Update stores what fn returns", checkReadYourWrites, plain},
 	{"the same pointer changes nothing", "the same pointer leaves the store as it is", checkSamePointer, plain},
 	{"no session stays no session", "fn gets nil if there is no session; the same pointer leaves the store as it is", checkNilStaysNil, plain},
-	{"nil deletes", "nil deletes (deleting what is not there is no error)", checkDelete, plain},
+	{"nil deletes", "nil deletes (deleting what is not there is not an error)", checkDelete, plain},
 	{"an error of fn is returned", "an error of fn is returned", checkErrorReturned, plain},
 	{"an error of fn changes nothing", "an error of fn changes nothing", checkErrorChangesNothing, plain},
 	{"Updates of one key exclude each other", "while fn runs, no other Update of that key runs", checkExclusion, plain},

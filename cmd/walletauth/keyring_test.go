@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/walletauth/walletauth/internal/need"
 	oskeyring "github.com/zalando/go-keyring"
 )
 
@@ -34,10 +35,7 @@ func startKeyring(tb testing.TB) {
 	tb.Helper()
 	for _, program := range []string{"dbus-daemon", "gnome-keyring-daemon"} {
 		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") != "" {
-				tb.Fatalf("%v: apt-get install dbus gnome-keyring", err)
-			}
-			tb.Skipf("%v: apt-get install dbus gnome-keyring", err)
+			need.Skip(tb, err, "apt-get install dbus gnome-keyring")
 		}
 	}
 	dir, err := os.MkdirTemp("", "walletauth") // TempDir's paths are too long for a socket
