@@ -27,15 +27,8 @@ func TestFleet(t *testing.T) {
 
 func TestFleetWhileMariaDBIsRestarted(t *testing.T) {
 	s := ownServer(t)
-	remotetest.Fleet(t, open, migrated(t, "mysql|"+s.DSN()+"|"), 0, func(t *testing.T, _ *remotetest.Members) {
-		for range 2 {
-			<-time.After(3500 * time.Millisecond)
-			s.Crash()
-			<-time.After(500 * time.Millisecond)
-			if err := s.Start(); err != nil {
-				t.Fatal(err)
-			}
-		}
+	remotetest.Fleet(t, open, migrated(t, "mysql|"+s.DSN()+"|"), 0, func(_ *testing.T, m *remotetest.Members) {
+		m.WhileRestarted(s.Crash, func() error { return s.Start() })
 	})
 }
 
