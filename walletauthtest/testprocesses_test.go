@@ -19,6 +19,7 @@ import (
 )
 
 func TestFolderStoreWorksBetweenProcesses(t *testing.T) {
+	t.Parallel()
 	TestProcesses(t, tempDir, func(_ *testing.T, dir string) walletauth.TokenStore { return &folderStore{dir: dir} })
 }
 
@@ -38,7 +39,7 @@ func TestProcessesFindsWrongStores(t *testing.T) {
 		t.Run(wrong.name, func(t *testing.T) {
 			t.Parallel()
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProcessesFindsWrongStores$", "-test.v", "-test.short")
-			cmd.Env = append(os.Environ(), wrongStoreEnv+"="+wrong.name)
+			cmd.Env = append(os.Environ(), wrongStoreEnv+"="+wrong.name, noRaceSleep)
 			out, err := cmd.CombinedOutput()
 			if _, failed := errors.AsType[*exec.ExitError](err); !failed {
 				t.Errorf("the suite should fail: %v", err)

@@ -3,6 +3,7 @@ package walletauthtest
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,11 +17,23 @@ import (
 	"github.com/walletauth/walletauth"
 )
 
+// TestMain has more tests run at once than there are processors: they mostly wait,
+// for what a store must not do.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	m.Run()
+}
+
 func TestMemoryStoreKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	TestStore(t, func(*testing.T) walletauth.TokenStore { return new(walletauth.MemoryStore) })
 }
 
 func TestFuncStoreKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	TestStore(t, func(*testing.T) walletauth.TokenStore {
 		var table walletauth.MemoryStore
 		return &walletauth.FuncStore{
@@ -33,6 +46,7 @@ func TestFuncStoreKeepsTheContract(t *testing.T) {
 }
 
 func TestStoresThatAreOddButRightPass(t *testing.T) {
+	t.Parallel()
 	for name, store := range map[string]func() walletauth.TokenStore{
 		"wraps ErrNoSession":                func() walletauth.TokenStore { return &wrappingStore{} },
 		"returns a new copy from each Load": func() walletauth.TokenStore { return &copyingStore{} },
@@ -42,6 +56,7 @@ func TestStoresThatAreOddButRightPass(t *testing.T) {
 		"is a wrapper without Replace":      func() walletauth.TokenStore { return wrapper{new(walletauth.MemoryStore)} },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			TestStore(t, func(*testing.T) walletauth.TokenStore { return store() })
 		})
 	}
@@ -102,10 +117,12 @@ func (st *guessingStore) Update(ctx context.Context, key string, fn updateFunc) 
 type wrapper struct{ walletauth.TokenStore }
 
 func TestStoresWithoutAnAbilityAreToldWhatWasNotChecked(t *testing.T) {
+	t.Parallel()
 	const kept, none = "has unreadable sessions", "is a wrapper without Replace"
 	for name, want := range map[string]int{kept: 0, none: 2} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v",
 			"-test.run=^TestStoresThatAreOddButRightPass$/^"+strings.ReplaceAll(name, " ", "_")+"$")
+		cmd.Env = append(os.Environ(), noRaceSleep)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
@@ -151,9 +168,7 @@ const wrongStoreEnv = "WALLETAUTHTEST_WRONG_STORE"
 
 func runWrongStore(t *testing.T, name string) string {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSuiteFindsWrongStores$", "-test.v", "-test.timeout=5m")
-	// A race detector that has found something otherwise waits a second at the
-	// end.
-	cmd.Env = append(os.Environ(), wrongStoreEnv+"="+name, "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), wrongStoreEnv+"="+name, noRaceSleep)
 	out, err := cmd.CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); !failed {
 		t.Errorf("the suite should fail: %v", err)
