@@ -11,9 +11,8 @@ measures="./bench"
 
 # SQLite is a C program translated to Go, which the race detector makes ten times as
 # slow: a thousand keys take longer than an Update waits. What is ours runs under it
-# with MariaDB.
+# with MariaDB, in scripts/proof.sh.
 slow_under_race="./sqlstore"
-but_sqlite="InMariaDB|Histories|Losses|Outage|EachChange|OutOfOrder|SlowSave"
 
 # Whose counts, of requests, faults and losses, are shown.
 counts="./stress"
@@ -21,9 +20,9 @@ counts="./stress"
 # What tests start. They install it themselves, but two lanes must not at once.
 packages="chromium-headless-shell curl dbus gnome-keyring jq mariadb-server nodejs pgbouncer postgresql prometheus python3 redis-server spin"
 
-# More than two: the tests of stores mostly wait, for processes, servers and
-# locks.
-lanes="1 2 3"
+# More than a small machine has processors: the tests of stores mostly wait, for
+# processes, servers and locks.
+lanes="1 2 3 4"
 
 # The tests that ran, a line each: several scripts may write to one file, so
 # that the last of them counts all.
@@ -86,10 +85,18 @@ closing_line() {
 	echo "$passed passed, $failed failed, $skips skipped"
 }
 
+# Packages are mostly waited for, and the tools are built meanwhile.
 require_tools() {
+	in_lanes require packages tools
+}
+
+require() {
+	if [ "$1" = tools ]; then
+		step "tools" go -C tools build -o "$work/" honnef.co/go/tools/cmd/staticcheck github.com/rhysd/actionlint/cmd/actionlint ./apicheck
+		return
+	fi
 	install_packages
 	command -v "$(go env CC)" >/dev/null || install_compiler
-	step "tools" go -C tools build -o "$work/" honnef.co/go/tools/cmd/staticcheck github.com/rhysd/actionlint/cmd/actionlint ./apicheck
 }
 
 install_packages() {
@@ -132,9 +139,6 @@ lint() {
 tested() {
 	step "$module: tests" in_module go test -v $(race) "$@" ./...
 	count
-	if [ "$module" = "$slow_under_race" ]; then
-		step "$module: tests of MariaDB under the race detector" in_module go test -race -run "$but_sqlite" "$@" .
-	fi
 }
 
 # The tools have been built without it just before, and start no goroutine.

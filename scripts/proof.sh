@@ -13,6 +13,12 @@ fuzz_flags="-fuzztime 20s -fuzzminimizetime 100x -parallel 1"
 
 histories=20000
 
+# A lane less than scripts/test.sh has: at their full length tests do more than wait.
+lanes="1 2 3"
+
+# The tests of ./sqlstore with a MariaDB, or with no server.
+but_sqlite="InMariaDB|Histories|Losses|Outage|EachChange|OutOfOrder|SlowSave"
+
 trap 'closing_line; rm -rf "$work"' EXIT
 
 main() {
@@ -39,6 +45,9 @@ prove() {
 	step "$module: go vet for Windows" in_module env GOOS=windows go vet ./...
 	step "$module: go vet for macOS" in_module env GOOS=darwin go vet ./...
 	tested
+	if [ "$module" = "$slow_under_race" ]; then
+		step "$module: tests of MariaDB under the race detector" in_module go test -race -run "$but_sqlite" .
+	fi
 	report
 }
 
