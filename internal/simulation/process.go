@@ -338,7 +338,7 @@ func (inc *incarnation) mixFailures(a *actor) {
 func (inc *incarnation) onEvent(ctx context.Context, e walletauth.Event) {
 	w := inc.world
 	a := actorOf(ctx).on(w.keyNamed(e.Key))
-	if e.Type == walletauth.SessionOver && w.cond.usesStore {
+	if w.cond.usesStore && (e.Type == walletauth.SessionOver || e.Type == walletauth.RefreshSucceeded) {
 		defer inc.useStore(ctx, a)
 	}
 	w.mu.Lock()
