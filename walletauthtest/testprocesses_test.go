@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/walletauth/walletauth"
 )
@@ -35,6 +36,7 @@ func TestProcessesFindsWrongStores(t *testing.T) {
 	for _, wrong := range []struct{ name, fails, says string }{
 		{"unlocked", "no_Update_is_lost", "while fn runs, no other Update of that key runs, in this process or in any other"},
 		{"forgetful", "an_Update_is_seen_by_others", "an Update in one process is seen by all others"},
+		{"late", "an_Update_is_seen_by_others", "a local copy is trusted for at most 5 seconds"},
 	} {
 		t.Run(wrong.name, func(t *testing.T) {
 			t.Parallel()
@@ -55,8 +57,11 @@ func TestProcessesFindsWrongStores(t *testing.T) {
 
 func testWrongStoreBetweenProcesses(t *testing.T, name string) {
 	TestProcesses(t, tempDir, func(_ *testing.T, dir string) walletauth.TokenStore {
-		if name == "forgetful" {
+		switch name {
+		case "forgetful":
 			return new(walletauth.MemoryStore)
+		case "late":
+			return &lateStore{folderStore: folderStore{dir: dir}}
 		}
 		return &folderStore{dir: dir, unlocked: true}
 	})
@@ -113,4 +118,23 @@ func (st *folderStore) Update(ctx context.Context, key string, fn updateFunc) er
 		return err
 	}
 	return os.Rename(beside, st.path(key))
+}
+
+// lateStore asks for a session once in 8 seconds.
+type lateStore struct {
+	folderStore
+	asked map[string]time.Time
+	found map[string]error // nil: there is a session
+}
+
+func (st *lateStore) Load(ctx context.Context, key string) (*walletauth.Session, error) {
+	if at, ok := st.asked[key]; ok && time.Since(at) < 8*time.Second && st.found[key] != nil {
+		return nil, st.found[key]
+	}
+	if st.asked == nil {
+		st.asked, st.found = make(map[string]time.Time), make(map[string]error)
+	}
+	s, err := st.folderStore.Load(ctx, key)
+	st.asked[key], st.found[key] = time.Now(), err
+	return s, err
 }
