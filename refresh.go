@@ -303,9 +303,8 @@ func (r *refresh) finish(o outcome) (current bool) {
 			if st.cooldown = (policy.Cooldown{}); st.pending.Load() == nil {
 				st.lastError = nil
 			}
-			// Those who waited may all have left, and it counts all the same.
-			if s := o.credentials.session; r.why == Rejected && o.refreshed && s.AccessToken != r.stale.AccessToken {
-				st.rejections.Refreshed(s.AccessToken, false, r.clock.Now())
+			if s := o.credentials.session; r.why == Rejected {
+				st.rejections.Refreshed(s.AccessToken, s.AccessToken == r.stale.AccessToken, r.clock.Now())
 			}
 		})
 		current = r.states.remember(r.key, r.generation, o.credentials)

@@ -237,10 +237,11 @@ func (m *sessions) renew(ctx context.Context, key string, t policy.Target, rejec
 		m.states.setExpired(key, rejected, true, err)
 		_ = m.states.rejectExpired(key, rejected) // the refresh may have set it before
 	}
-	if err != nil {
-		return nil, false, err
+	if err == nil && next.session.AccessToken == rejected.AccessToken {
+		m.states.with(key, func(st *keyState) { st.rejections.Refused(t, m.clock.Now()) })
+		err = errRejected
 	}
-	return next, true, m.noteRefresh(key, t, rejected, next.session)
+	return next, err == nil, err
 }
 
 // hasExpired reports whether the access token of s is past its time.
@@ -254,20 +255,6 @@ func (m *sessions) allowsRefresh(key string, t policy.Target, rejected *Session,
 		allowed = st.rejections.Allows(t, rejected.AccessToken, expired, m.clock.Now())
 	})
 	return allowed
-}
-
-// noteRefresh notes that a 401 of t led from rejected to next. The error is that
-// it is the same token, which t refuses.
-func (m *sessions) noteRefresh(key string, t policy.Target, rejected, next *Session) (err error) {
-	same := next.AccessToken == rejected.AccessToken
-	m.states.with(key, func(st *keyState) {
-		st.rejections.Refreshed(next.AccessToken, same, m.clock.Now())
-		if same {
-			st.rejections.Refused(t, m.clock.Now())
-			err = errRejected
-		}
-	})
-	return err
 }
 
 // afterReplay notes how t answered the request that was sent again with next.

@@ -780,6 +780,32 @@ func TestEndpointThatRefuses(t *testing.T) {
 			}
 		}
 	}
+	inBubble(t, "counts a refresh once, however many waited for it in vain", func(t *testing.T) {
+		st := &walletauth.MemoryStore{}
+		sent := 0
+		k := &kept{t: t, Transport: quiet(st, refreshFunc(func(_ context.Context, s *walletauth.Session) (*walletauth.Session, error) {
+			sent++
+			time.Sleep(time.Second)
+			return sameAccess(s), nil
+		}))}
+		k.Base = roundTripFunc(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 401, Body: http.NoBody}, nil
+		})
+		if err := walletauth.Save(t.Context(), st, "", (&issuer{ttl: 24 * time.Hour}).issue(time.Now(), 0)); err != nil {
+			t.Fatal(err)
+		}
+		for round := range 5 {
+			var all sync.WaitGroup
+			for i := range 10 {
+				all.Go(func() { k.wants401(fmt.Sprint("/refusing/", round, "/", i)) })
+			}
+			all.Wait()
+			if want := min(round+1, 3); sent != want {
+				t.Errorf("%d refreshes after %d rounds of ten requests, want %d", sent, round+1, want)
+			}
+			time.Sleep(6 * time.Second)
+		}
+	})
 	inBubble(t, "a hundred paths at the same time refreshes 3 times in 5 minutes at most", func(t *testing.T) {
 		w := newWire(t, walletauthtest.Config{AccessTokenTTL: 24 * time.Hour})
 		var times refreshTimes

@@ -179,7 +179,7 @@ var wrongLines = []wrongLine{
 	{"a reply is thrown away that looks expired", "refresh.go", "\t\tc.expiry = received.Add(lifetime)\n", "\t\treturn nil, errors.New(\"expired\")\n"},
 	{"the clocks alone decide that a token is due", "keystate.go", "if !c.issued.IsZero() && local.Sub(c.issued) < c.trusted {", "if false {"},
 	{"401s cause refreshes without end", "internal/policy/rejections.go", "return len(r.refreshes) < rejectionLimit", "return true"},
-	{"refreshes whose callers have left do not count", "refresh.go", "\t\t\t\tst.rejections.Refreshed(s.AccessToken, false, r.clock.Now())\n", "\t\t\t\t_ = s\n"},
+	{"refreshes that did not help do not count", "refresh.go", "\t\t\t\tst.rejections.Refreshed(s.AccessToken, s.AccessToken == r.stale.AccessToken, r.clock.Now())\n", "\t\t\t\t_ = s\n"},
 	{"nothing is remembered for an outage of the store", "sessions.go", "last = st.current.Load()", "_ = st.current.Load()"},
 	{"what waits to be stored replaces anything", "pending.go", "; w.replaces(current) {", "; w != nil {"},
 	{"a session that is gone serves while the store is down", "sessions.go", "\t\tm.states.forget(key, generation)\n\t\treturn nil, err\n", "\t\treturn nil, err\n"},
