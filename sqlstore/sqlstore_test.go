@@ -6,12 +6,14 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 	"github.com/walletauth/walletauth/sqlstore"
@@ -121,17 +123,35 @@ func TestStatements(t *testing.T) {
 	})
 }
 
+// TestVersion says which server the tests have met, which may be one that the
+// environment names, and that it is as new as the README asks.
+func TestVersion(t *testing.T) {
+	var version string
+	if err := openStore(t, inMariaDB(t), 1).DB.QueryRow("SELECT VERSION()").Scan(&version); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(version)
+	oldest := [2]int{8, 0}
+	if strings.Contains(version, "MariaDB") {
+		oldest = [2]int{10, 6}
+	}
+	var got [2]int
+	if _, err := fmt.Sscanf(version, "%d.%d", &got[0], &got[1]); err != nil || slices.Compare(got[:], oldest[:]) < 0 {
+		t.Errorf("the server is %s, %v, want %v at least", version, err, oldest)
+	}
+}
+
 // TestPreparedStatements: the driver need not be told to put arguments into the
 // text.
 func TestPreparedStatements(t *testing.T) {
-	place := strings.Replace(migrated(t, inMariaDB(t)), "interpolateParams=true", "interpolateParams=false", 1)
+	place := opened(t, migrated(t, inMariaDB(t)), func(c *mysql.Config) { c.InterpolateParams = false })
 	remotetest.Server(t, sqlstore.ServerOf(openStore(t, place, 4)))
 }
 
 // TestFoundRows: MySQL counts rows that are changed, or rows that are found, as
 // the driver is told.
 func TestFoundRows(t *testing.T) {
-	place := strings.Replace(migrated(t, inMariaDB(t)), "interpolateParams=true", "clientFoundRows=true", 1)
+	place := opened(t, migrated(t, inMariaDB(t)), func(c *mysql.Config) { c.ClientFoundRows = true })
 	remotetest.Server(t, sqlstore.ServerOf(openStore(t, place, 4)))
 }
 
