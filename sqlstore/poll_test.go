@@ -6,8 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"regexp"
-	"runtime"
 	"testing"
 	"time"
 
@@ -20,32 +18,18 @@ import (
 // watched returns two stores over one table, of which here has copies of both
 // keys and keeps them until it sees a change.
 func watched(t *testing.T, place string, conns int) (here, there *sqlstore.Store) {
-	here, there = openStore(t, place, conns), openStore(t, place, conns)
+	t.Helper()
+	here, spy := openSpied(t, place, conns)
+	there = openStore(t, place, conns)
 	for i := range 2 {
 		for _, key := range []string{"early", "late"} {
 			id := fmt.Sprint("before", i)
 			save(t, there, key, id)
 			remotetest.AwaitID(t, here, key, id)
 		}
-		awaitLooking(t, 2) // what was read before it looks for changes is read again
+		spy.awaitLooks(t, 2) // what was read before it looks for changes is read again
 	}
 	return here, there
-}
-
-var lookingFrame = regexp.MustCompile(`sqlstore\.\(\*subscription\)\.Next\(`)
-
-// awaitLooking waits until n stores look for changes.
-func awaitLooking(t *testing.T, n int) {
-	t.Helper()
-	stacks := make([]byte, 1<<20)
-	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(time.Millisecond) {
-		if len(lookingFrame.FindAll(stacks[:runtime.Stack(stacks, true)], -1)) >= n {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("after 10 s nobody looks for changes")
-		}
-	}
 }
 
 // TestCommitsOutOfOrder: a change whose statement began before that of another is
