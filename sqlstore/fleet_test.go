@@ -15,7 +15,8 @@ import (
 // TestFleet: on a SQLite file too no request fails, by "database is locked" or
 // otherwise, and there are refreshes per lifetime, not per process.
 func TestFleet(t *testing.T) {
-	quiet := func(*testing.T, *remotetest.Members) { <-time.After(6 * time.Second) }
+	waits(t)
+	quiet := func(_ *testing.T, m *remotetest.Members) { m.AwaitLifetimes() }
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
 		remotetest.Fleet(t, open, migrated(t, newPlace(t)), 0, quiet)
 	})
@@ -36,15 +37,13 @@ func TestFleetWhileMariaDBIsRestarted(t *testing.T) {
 // stopped holder of a lease is in TestHistories.
 func TestFleetWhileProcessesAreStopped(t *testing.T) {
 	const lease = time.Second
-	remotetest.Fleet(t, open, migrated(t, inMariaDB(t)), lease, func(t *testing.T, m *remotetest.Members) {
-		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
-		defer cancel()
-		t.Logf("%d times a process was stopped past its lease", m.PauseInTurn(ctx, lease*3/2))
-	})
+	remotetest.Fleet(t, open, migrated(t, inMariaDB(t)), lease, func(_ *testing.T, m *remotetest.Members) { m.WhilePaused(lease) })
 }
 
 func TestVisibility(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		remotetest.Visibility(t, open, migrated(t, newPlace(t)), 20)
 	})
 }

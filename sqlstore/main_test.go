@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,7 +52,23 @@ const (
 	fileEnv   = "WALLETAUTH_SQLITE_FILE"
 )
 
-func TestMain(m *testing.M) { remotetest.Main(m, open) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if testing.Short() && !chosen { // what waits then is small
+		_ = flag.Set("test.parallel", "8") // it is defined in every test
+	}
+	remotetest.Main(m, open)
+}
+
+// waits lets other tests run beside one that mostly waits. In full rounds those
+// are large, and each has the machine for itself.
+func waits(t *testing.T) {
+	if testing.Short() {
+		t.Parallel()
+	}
+}
 
 // each runs a test for both dialects, each with a place that has no table yet.
 func each(t *testing.T, test func(t *testing.T, newPlace func(testing.TB) string)) {

@@ -35,6 +35,7 @@ func watched(t *testing.T, place string, conns int) (here, there *sqlstore.Store
 // TestCommitsOutOfOrder: a change whose statement began before that of another is
 // seen though it is committed after the other has been seen.
 func TestCommitsOutOfOrder(t *testing.T) {
+	waits(t)
 	here, there := watched(t, migrated(t, inMariaDB(t)), 4)
 	for i := range 5 {
 		id := fmt.Sprint(i + 1)
@@ -67,6 +68,7 @@ func TestCommitsOutOfOrder(t *testing.T) {
 // looks back for is seen all the same. It is a lock that holds it up here, as a
 // disk may.
 func TestSlowSave(t *testing.T) {
+	waits(t)
 	here, there := watched(t, migrated(t, inMariaDB(t)), 4)
 	if err := there.Update(t.Context(), "early", func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
 		lock, err := there.DB.BeginTx(t.Context(), nil)
@@ -86,6 +88,7 @@ func TestSlowSave(t *testing.T) {
 // the clock of the server was set back and the first one after it, though nobody
 // looked for longer than the window.
 func TestClockSetBack(t *testing.T) {
+	waits(t)
 	here, there := watched(t, migrated(t, inMariaDB(t)), 1) // so that a connection's clock is all there is
 	for i := range 3 {
 		back := time.Now().Add(-time.Duration(i+1) * time.Hour)
@@ -100,7 +103,9 @@ func TestClockSetBack(t *testing.T) {
 // TestEachChangeIsToldOnce: looks go back by more than the time since the last,
 // and an echo of a probe comes after what was changed before the probe was sent.
 func TestEachChangeIsToldOnce(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		s := openStore(t, migrated(t, newPlace(t)), 4)
 		server := sqlstore.ServerOf(s)
 		sub, err := server.Subscribe(t.Context(), "reader")

@@ -72,13 +72,17 @@ func TestProcesses(t *testing.T) {
 }
 
 func TestHistories(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		remotetest.Histories(t, open, migrated(t, newPlace(t)))
 	})
 }
 
 func TestLosses(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		place := migrated(t, newPlace(t))
 		s := openStore(t, place, 4)
 		forget := func(key string) error {
@@ -118,7 +122,9 @@ func TestLosses(t *testing.T) {
 }
 
 func TestStatements(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		remotetest.Server(t, sqlstore.ServerOf(openStore(t, migrated(t, newPlace(t)), 4)))
 	})
 }
@@ -144,6 +150,7 @@ func TestVersion(t *testing.T) {
 // TestPreparedStatements: the driver need not be told to put arguments into the
 // text.
 func TestPreparedStatements(t *testing.T) {
+	waits(t)
 	place := opened(t, migrated(t, inMariaDB(t)), func(c *mysql.Config) { c.InterpolateParams = false })
 	remotetest.Server(t, sqlstore.ServerOf(openStore(t, place, 4)))
 }
@@ -151,6 +158,7 @@ func TestPreparedStatements(t *testing.T) {
 // TestFoundRows: MySQL counts rows that are changed, or rows that are found, as
 // the driver is told.
 func TestFoundRows(t *testing.T) {
+	waits(t)
 	place := opened(t, migrated(t, inMariaDB(t)), func(c *mysql.Config) { c.ClientFoundRows = true })
 	remotetest.Server(t, sqlstore.ServerOf(openStore(t, place, 4)))
 }
@@ -193,7 +201,9 @@ func TestLoginIsSeenAtOnce(t *testing.T) {
 // TestOneConnection: in a pool of one none is held, and changes are seen all the
 // same.
 func TestOneConnection(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		place := migrated(t, newPlace(t))
 		here, there := openStore(t, place, 1), openStore(t, place, 1)
 		for _, id := range []string{"1", "2", "3"} {
@@ -207,6 +217,7 @@ func TestOneConnection(t *testing.T) {
 }
 
 func TestOutage(t *testing.T) {
+	waits(t)
 	server := ownServer(t)
 	place := migrated(t, "mysql|"+server.DSN()+"|")
 	start := func() {
@@ -225,6 +236,7 @@ func TestOutage(t *testing.T) {
 		})
 	}
 	t.Run("a SQLite file is locked", func(t *testing.T) {
+		waits(t)
 		place := migrated(t, inBareSQLite(t)) // without WAL, so that nobody can read it either
 		s, other := openStore(t, place, 4), openStore(t, place, 1)
 		s.CacheFor = 100 * time.Millisecond
@@ -299,7 +311,9 @@ func TestMigrateWithoutCreate(t *testing.T) {
 // TestTableReplaced: when another table gets the name, its changes are the ones
 // that are looked for.
 func TestTableReplaced(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		place := migrated(t, newPlace(t))
 		here, there := openStore(t, place, 4), openStore(t, place, 4)
 		save(t, there, "user", "0")
