@@ -33,6 +33,8 @@ var kinds = []kind{
 	{"files", startFiles, openFiles},
 	{"Redis", startRedis, openRedis},
 	{"PostgreSQL", startPostgres, openPostgres},
+	{"MariaDB", startMariaDB, openMariaDB},
+	{"SQLite", startSQLite, openSQLite},
 }
 
 // errAbsent means that the server of a kind is not installed here.
@@ -56,17 +58,18 @@ func startRedis(dir string) (string, func(), error) {
 		return "", nil, errAbsent{"redis-server"}
 	}
 	socket := filepath.Join(dir, "redis.sock")
-	stop, err := serve(exec.Command(program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir), socket)
+	stop, err := serve(exec.Command(program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir), socket, os.Interrupt)
 	return socket, stop, err
 }
 
-// serve starts a server and waits until it answers.
-func serve(server *exec.Cmd, socket string) (stop func(), err error) {
+// serve starts a server and waits until it answers. The signal ends it though it
+// has clients.
+func serve(server *exec.Cmd, socket string, signal os.Signal) (stop func(), err error) {
 	if err := server.Start(); err != nil {
 		return nil, err
 	}
 	stop = func() {
-		_ = server.Process.Signal(os.Interrupt)
+		_ = server.Process.Signal(signal)
 		_ = server.Wait() // whatever it says, nothing is kept
 	}
 	if err := listening(socket); err != nil {
@@ -98,7 +101,7 @@ func startPostgres(dir string) (string, func(), error) {
 		return "", nil, err
 	}
 	folder := filepath.Join(dir, "postgres")
-	as, err := ownedFolder(folder)
+	as, err := ownedFolder(folder, "postgres")
 	if err != nil {
 		return "", nil, err
 	}
@@ -111,7 +114,7 @@ func startPostgres(dir string) (string, func(), error) {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return "", nil, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
-	stop, err := serve(server, filepath.Join(folder, ".s.PGSQL.5432"))
+	stop, err := serve(server, filepath.Join(folder, ".s.PGSQL.5432"), os.Interrupt)
 	if err != nil {
 		return "", nil, err
 	}

@@ -21,17 +21,17 @@ func processorTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// ownedFolder makes a folder for PostgreSQL, which refuses to run as root, and
-// says as whom to run it instead.
-func ownedFolder(folder string) (*syscall.SysProcAttr, error) {
+// ownedFolder makes a folder for a server that refuses to run as root, and says
+// how to run it as the user with this name instead.
+func ownedFolder(folder, name string) (*syscall.SysProcAttr, error) {
 	if err := os.Mkdir(folder, 0o700); err != nil || os.Geteuid() != 0 {
 		return nil, err
 	}
-	postgres, err := user.Lookup("postgres")
+	owner, err := user.Lookup(name)
 	if err != nil {
 		return nil, err
 	}
-	uid, err := strconv.Atoi(postgres.Uid)
+	uid, err := strconv.Atoi(owner.Uid)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 // does nothing else.
 func processorTime() time.Duration { return clockTime() }
 
-// ownedFolder makes a folder for PostgreSQL.
-func ownedFolder(folder string) (*syscall.SysProcAttr, error) {
+// ownedFolder makes a folder for a server.
+func ownedFolder(folder, _ string) (*syscall.SysProcAttr, error) {
 	return nil, os.Mkdir(folder, 0o700)
 }

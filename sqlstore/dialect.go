@@ -76,6 +76,7 @@ func mysqlTransient(text string) (isTransient, isAnswer bool) {
 		"1040 1203 1226 1129 1135 " + // too many connections, or no thread for one
 		"1205 1213 1180 1412 1613 " + // locks, and commits that failed
 		"1053 1077 1079 1152 1158 1159 1160 1161 1184 1927 " + // shutdown, network
+		"3032 3168 3169 4031 " + // the same, as MySQL 8 has them besides: offline, killed, disconnected when idle
 		"1290 1792 1836 1047 3100 3101 " + // read-only, or no member of the cluster for the moment
 		"1317 1969 3024 " // interrupted, or out of time
 	return strings.Contains(passing, " "+answer[1]+" "), true

@@ -4,7 +4,6 @@ package sqlstore_test
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"strings"
 	"testing"
@@ -16,7 +15,8 @@ import (
 // TestFleet: on a SQLite file too no request fails, by "database is locked" or
 // otherwise, and there are refreshes per lifetime, not per process.
 func TestFleet(t *testing.T) {
-	quiet := func(*testing.T, *remotetest.Members) { <-time.After(6 * time.Second) }
+	waits(t)
+	quiet := func(_ *testing.T, m *remotetest.Members) { m.AwaitLifetimes() }
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
 		remotetest.Fleet(t, open, migrated(t, newPlace(t)), 0, quiet)
 	})
@@ -37,15 +37,13 @@ func TestFleetWhileMariaDBIsRestarted(t *testing.T) {
 // stopped holder of a lease is in TestHistories.
 func TestFleetWhileProcessesAreStopped(t *testing.T) {
 	const lease = time.Second
-	remotetest.Fleet(t, open, migrated(t, inMariaDB(t)), lease, func(t *testing.T, m *remotetest.Members) {
-		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
-		defer cancel()
-		t.Logf("%d times a process was stopped past its lease", m.PauseInTurn(ctx, lease*3/2))
-	})
+	remotetest.Fleet(t, open, migrated(t, inMariaDB(t)), lease, func(_ *testing.T, m *remotetest.Members) { m.WhilePaused(lease) })
 }
 
 func TestVisibility(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		remotetest.Visibility(t, open, migrated(t, newPlace(t)), 20)
 	})
 }
@@ -78,35 +76,4 @@ func BenchmarkRefreshes(b *testing.B) {
 			})
 		}
 	}
-}
-
-// TestSteadyState counts at the server what Loads cost: the process looks for
-// changes ten times a second, however many sessions it has.
-func TestSteadyState(t *testing.T) {
-	const keys, loads = 100, 100_000
-	s := openStore(t, migrated(t, "mysql|"+ownServer(t).DSN()+"|"), 4)
-	for i := range keys {
-		save(t, s, fmt.Sprint(i), fmt.Sprint(i))
-	}
-	before, began := selects(t, s.DB), time.Now()
-	for i := range loads {
-		if _, err := s.Load(t.Context(), fmt.Sprint(i%keys)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	<-time.After(2 * time.Second)
-	cost, took := selects(t, s.DB)-before, time.Since(began)
-	t.Logf("%d Loads of %d keys, and %v: %d queries", loads, keys, took, cost)
-	if most := 10*took.Seconds() + 2; float64(cost) > most {
-		t.Errorf("%d queries in %v, want %.0f at most", cost, took, most)
-	}
-}
-
-func selects(t *testing.T, db *sql.DB) (n int) {
-	t.Helper()
-	var name string
-	if err := db.QueryRowContext(t.Context(), "SHOW GLOBAL STATUS LIKE 'Com_select'").Scan(&name, &n); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/go-sql-driver/mysql"
+	"github.com/go-sql-driver/mysql"
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 	"github.com/walletauth/walletauth/sqlstore"
@@ -29,9 +30,14 @@ func open(place string, lease time.Duration) (walletauth.TokenStore, error) {
 	return openWith(place, lease, 4)
 }
 
-func openWith(place string, lease time.Duration, conns int) (*sqlstore.Store, error) {
+func parse(place string) (dialect, source, table string) {
 	dialect, rest, _ := strings.Cut(place, "|")
-	source, table, _ := strings.Cut(rest, "|")
+	source, table, _ = strings.Cut(rest, "|")
+	return dialect, source, table
+}
+
+func openWith(place string, lease time.Duration, conns int) (*sqlstore.Store, error) {
+	dialect, source, table := parse(place)
 	db, err := sql.Open(dialect, source) // the drivers are named like the dialects
 	if err != nil {
 		return nil, err
@@ -46,7 +52,23 @@ const (
 	fileEnv   = "WALLETAUTH_SQLITE_FILE"
 )
 
-func TestMain(m *testing.M) { remotetest.Main(m, open) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if testing.Short() && !chosen { // what waits then is small
+		_ = flag.Set("test.parallel", "8") // it is defined in every test
+	}
+	remotetest.Main(m, open)
+}
+
+// waits lets other tests run beside one that mostly waits. In full rounds those
+// are large, and each has the machine for itself.
+func waits(t *testing.T) {
+	if testing.Short() {
+		t.Parallel()
+	}
+}
 
 // each runs a test for both dialects, each with a place that has no table yet.
 func each(t *testing.T, test func(t *testing.T, newPlace func(testing.TB) string)) {
@@ -87,15 +109,39 @@ func inMariaDB(t testing.TB) string {
 }
 
 var sharedSource = sync.OnceValues(func() (string, error) {
-	if source := os.Getenv(sourceEnv); source != "" {
-		return source, nil
+	source := os.Getenv(sourceEnv)
+	if source == "" {
+		m, err := remotetest.NewMariaDB()
+		if err == nil {
+			err = m.Start()
+		}
+		if err != nil {
+			return "", err
+		}
+		source = m.DSN()
 	}
-	m, err := remotetest.NewMariaDB()
+	return sourceWith(source, func(c *mysql.Config) { c.InterpolateParams = true })
+})
+
+func sourceWith(source string, change func(*mysql.Config)) (string, error) {
+	c, err := mysql.ParseDSN(source)
 	if err != nil {
 		return "", err
 	}
-	return m.DSN() + "?interpolateParams=true", m.Start()
-})
+	change(c)
+	return c.FormatDSN(), nil
+}
+
+// opened has the driver open a place in another way.
+func opened(t testing.TB, place string, change func(*mysql.Config)) string {
+	t.Helper()
+	dialect, source, table := parse(place)
+	source, err := sourceWith(source, change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dialect + "|" + source + "|" + table
+}
 
 // ownServer is a MariaDB for one test, which may stop it.
 func ownServer(t testing.TB, args ...string) *remotetest.MariaDB {

@@ -6,8 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"regexp"
-	"runtime"
 	"testing"
 	"time"
 
@@ -20,37 +18,24 @@ import (
 // watched returns two stores over one table, of which here has copies of both
 // keys and keeps them until it sees a change.
 func watched(t *testing.T, place string, conns int) (here, there *sqlstore.Store) {
-	here, there = openStore(t, place, conns), openStore(t, place, conns)
+	t.Helper()
+	here, spy := openSpied(t, place, conns)
+	there = openStore(t, place, conns)
 	for i := range 2 {
 		for _, key := range []string{"early", "late"} {
 			id := fmt.Sprint("before", i)
 			save(t, there, key, id)
 			remotetest.AwaitID(t, here, key, id)
 		}
-		awaitLooking(t, 2) // what was read before it looks for changes is read again
+		spy.awaitLooks(t, 2) // what was read before it looks for changes is read again
 	}
 	return here, there
-}
-
-var lookingFrame = regexp.MustCompile(`sqlstore\.\(\*subscription\)\.Next\(`)
-
-// awaitLooking waits until n stores look for changes.
-func awaitLooking(t *testing.T, n int) {
-	t.Helper()
-	stacks := make([]byte, 1<<20)
-	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(time.Millisecond) {
-		if len(lookingFrame.FindAll(stacks[:runtime.Stack(stacks, true)], -1)) >= n {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("after 10 s nobody looks for changes")
-		}
-	}
 }
 
 // TestCommitsOutOfOrder: a change whose statement began before that of another is
 // seen though it is committed after the other has been seen.
 func TestCommitsOutOfOrder(t *testing.T) {
+	waits(t)
 	here, there := watched(t, migrated(t, inMariaDB(t)), 4)
 	for i := range 5 {
 		id := fmt.Sprint(i + 1)
@@ -83,6 +68,7 @@ func TestCommitsOutOfOrder(t *testing.T) {
 // looks back for is seen all the same. It is a lock that holds it up here, as a
 // disk may.
 func TestSlowSave(t *testing.T) {
+	waits(t)
 	here, there := watched(t, migrated(t, inMariaDB(t)), 4)
 	if err := there.Update(t.Context(), "early", func(ctx context.Context, _ *walletauth.Session) (*walletauth.Session, error) {
 		lock, err := there.DB.BeginTx(t.Context(), nil)
@@ -102,6 +88,7 @@ func TestSlowSave(t *testing.T) {
 // the clock of the server was set back and the first one after it, though nobody
 // looked for longer than the window.
 func TestClockSetBack(t *testing.T) {
+	waits(t)
 	here, there := watched(t, migrated(t, inMariaDB(t)), 1) // so that a connection's clock is all there is
 	for i := range 3 {
 		back := time.Now().Add(-time.Duration(i+1) * time.Hour)
@@ -116,7 +103,9 @@ func TestClockSetBack(t *testing.T) {
 // TestEachChangeIsToldOnce: looks go back by more than the time since the last,
 // and an echo of a probe comes after what was changed before the probe was sent.
 func TestEachChangeIsToldOnce(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		s := openStore(t, migrated(t, newPlace(t)), 4)
 		server := sqlstore.ServerOf(s)
 		sub, err := server.Subscribe(t.Context(), "reader")

@@ -22,6 +22,8 @@ func TestTransient(t *testing.T) {
 		{MySQL, "Error 1290 (HY000): The MariaDB server is running with the --read-only option so it cannot execute this statement", true},
 		{MySQL, "Error 1114 (HY000): The table 'walletauth_sessions' is full", true},
 		{MySQL, "Error 1047 (08S01): WSREP has not yet prepared node for application use", true},
+		{MySQL, "Error 3032 (HY000): The server is currently in offline mode", true},
+		{MySQL, "Error 4031 (HY000): The client was disconnected by the server because of inactivity. See wait_timeout and interactive_timeout for configuring this behavior.", true},
 		{MySQL, "invalid connection", true},
 		{MySQL, "dial tcp 127.0.0.1:3306: connect: connection refused", true},
 		{MySQL, "Error 1146 (42S02): Table 'test.missing' doesn't exist", false},

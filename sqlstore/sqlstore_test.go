@@ -6,12 +6,14 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/walletauth/walletauth"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
 	"github.com/walletauth/walletauth/sqlstore"
@@ -70,13 +72,17 @@ func TestProcesses(t *testing.T) {
 }
 
 func TestHistories(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		remotetest.Histories(t, open, migrated(t, newPlace(t)))
 	})
 }
 
 func TestLosses(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		place := migrated(t, newPlace(t))
 		s := openStore(t, place, 4)
 		forget := func(key string) error {
@@ -116,22 +122,44 @@ func TestLosses(t *testing.T) {
 }
 
 func TestStatements(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		remotetest.Server(t, sqlstore.ServerOf(openStore(t, migrated(t, newPlace(t)), 4)))
 	})
+}
+
+// TestVersion says which server the tests have met, which may be one that the
+// environment names, and that it is as new as the README asks.
+func TestVersion(t *testing.T) {
+	var version string
+	if err := openStore(t, inMariaDB(t), 1).DB.QueryRow("SELECT VERSION()").Scan(&version); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(version)
+	oldest := [2]int{8, 0}
+	if strings.Contains(version, "MariaDB") {
+		oldest = [2]int{10, 6}
+	}
+	var got [2]int
+	if _, err := fmt.Sscanf(version, "%d.%d", &got[0], &got[1]); err != nil || slices.Compare(got[:], oldest[:]) < 0 {
+		t.Errorf("the server is %s, %v, want %v at least", version, err, oldest)
+	}
 }
 
 // TestPreparedStatements: the driver need not be told to put arguments into the
 // text.
 func TestPreparedStatements(t *testing.T) {
-	place := strings.Replace(migrated(t, inMariaDB(t)), "interpolateParams=true", "interpolateParams=false", 1)
+	waits(t)
+	place := opened(t, migrated(t, inMariaDB(t)), func(c *mysql.Config) { c.InterpolateParams = false })
 	remotetest.Server(t, sqlstore.ServerOf(openStore(t, place, 4)))
 }
 
 // TestFoundRows: MySQL counts rows that are changed, or rows that are found, as
 // the driver is told.
 func TestFoundRows(t *testing.T) {
-	place := strings.Replace(migrated(t, inMariaDB(t)), "interpolateParams=true", "clientFoundRows=true", 1)
+	waits(t)
+	place := opened(t, migrated(t, inMariaDB(t)), func(c *mysql.Config) { c.ClientFoundRows = true })
 	remotetest.Server(t, sqlstore.ServerOf(openStore(t, place, 4)))
 }
 
@@ -173,7 +201,9 @@ func TestLoginIsSeenAtOnce(t *testing.T) {
 // TestOneConnection: in a pool of one none is held, and changes are seen all the
 // same.
 func TestOneConnection(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		place := migrated(t, newPlace(t))
 		here, there := openStore(t, place, 1), openStore(t, place, 1)
 		for _, id := range []string{"1", "2", "3"} {
@@ -187,6 +217,7 @@ func TestOneConnection(t *testing.T) {
 }
 
 func TestOutage(t *testing.T) {
+	waits(t)
 	server := ownServer(t)
 	place := migrated(t, "mysql|"+server.DSN()+"|")
 	start := func() {
@@ -205,6 +236,7 @@ func TestOutage(t *testing.T) {
 		})
 	}
 	t.Run("a SQLite file is locked", func(t *testing.T) {
+		waits(t)
 		place := migrated(t, inBareSQLite(t)) // without WAL, so that nobody can read it either
 		s, other := openStore(t, place, 4), openStore(t, place, 1)
 		s.CacheFor = 100 * time.Millisecond
@@ -279,7 +311,9 @@ func TestMigrateWithoutCreate(t *testing.T) {
 // TestTableReplaced: when another table gets the name, its changes are the ones
 // that are looked for.
 func TestTableReplaced(t *testing.T) {
+	waits(t)
 	each(t, func(t *testing.T, newPlace func(testing.TB) string) {
+		waits(t)
 		place := migrated(t, newPlace(t))
 		here, there := openStore(t, place, 4), openStore(t, place, 4)
 		save(t, there, "user", "0")
