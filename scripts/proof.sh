@@ -17,7 +17,7 @@ histories=20000
 lanes="1 2 3"
 
 # The tests of ./sqlstore with a MariaDB, or with no server.
-but_sqlite="InMariaDB|Histories|Losses|Outage|EachChange|OutOfOrder|SlowSave"
+but_sqlite="InMariaDB|Histories|Losses|Outage|EachChange|OutOfOrder|SlowSave|SteadyState|NoCopies"
 
 trap 'closing_line; rm -rf "$work"' EXIT
 
