@@ -483,6 +483,18 @@ func TestAWrongClockRefreshesNoMoreOften(t *testing.T) {
 		}
 		k.sent(1)
 	})
+	inBubble(t, "a request that meets the new session before the refresh has returned", func(t *testing.T) {
+		k := newKept(t, func(k *kept) {
+			k.srv.SetClockOffset(-10 * time.Minute)
+			k.Base, k.Store = withoutDate(k.Base), &lingeringStore{TokenStore: k.Store}
+		})
+		var refreshed sync.WaitGroup
+		refreshed.Go(func() { k.works(2 * time.Second) })
+		time.Sleep(time.Second)
+		k.works(0)
+		refreshed.Wait()
+		k.sent(1)
+	})
 	inBubble(t, "20 requests of a client ten minutes behind", func(t *testing.T) {
 		k := newKept(t, func(k *kept) { k.srv.SetClockOffset(10 * time.Minute) })
 		for range 20 {
@@ -490,6 +502,28 @@ func TestAWrongClockRefreshesNoMoreOften(t *testing.T) {
 			time.Sleep(20 * time.Second)
 		}
 		k.sent(1)
+	})
+}
+
+// lingeringStore returns from Update two seconds after it has stored, as one does
+// that has a lock to release.
+type lingeringStore struct{ walletauth.TokenStore }
+
+func (st *lingeringStore) Update(ctx context.Context, key string, fn func(context.Context, *walletauth.Session) (*walletauth.Session, error)) error {
+	err := st.TokenStore.Update(ctx, key, fn)
+	time.Sleep(2 * time.Second)
+	return err
+}
+
+// withoutDate leaves the Date out of all answers.
+func withoutDate(rt http.RoundTripper) http.RoundTripper {
+	return roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		resp, err := rt.RoundTrip(r)
+		if err == nil {
+			resp.Header = resp.Header.Clone()
+			resp.Header.Del("Date")
+		}
+		return resp, err
 	})
 }
 
