@@ -191,13 +191,13 @@ func (p *prober) alone(what string, fn func()) {
 func (p *prober) anywhere() *shard { return p.client.shards.of("") }
 
 func (p *prober) list(ctx context.Context) error {
-	names, err := once(ctx, call[[]string]{where: p.anywhere, urgent: true, timeout: answerWithin, do: p.client.server.Shards})
-	if err == nil {
+	r := once(ctx, call[[]string]{where: p.anywhere, urgent: true, timeout: answerWithin, do: p.client.server.Shards})
+	if r.err == nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.names = names
+		p.names = r.value
 	}
-	return err
+	return r.err
 }
 
 func (p *prober) shards() []string {
@@ -207,20 +207,25 @@ func (p *prober) shards() []string {
 }
 
 func (p *prober) probe(ctx context.Context, name string) {
+	_ = once(ctx, call[struct{}]{ // if it fails, no echo comes
+		where:  func() *shard { return p.client.shards.of(name) },
+		urgent: true, timeout: p.every,
+		do: func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, p.client.server.Probe(ctx, name, p.name, p.next(name))
+		},
+	})
+}
+
+// next is the payload of the next probe of a shard, which begins now.
+func (p *prober) next(name string) (payload string) {
 	next := probe{payload: rand.Text(), at: time.Now()}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.sent == nil {
 		p.sent = make(map[string]probe)
 	}
 	p.sent[name] = next
-	p.mu.Unlock()
-	_, _ = once(ctx, call[struct{}]{ // if it fails, no echo comes
-		where:  func() *shard { return p.client.shards.of(name) },
-		urgent: true, timeout: p.every,
-		do: func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, p.client.server.Probe(ctx, name, p.name, next.payload)
-		},
-	})
+	return next.payload
 }
 
 // echo takes in what came back. The echo of any but the last probe of a shard

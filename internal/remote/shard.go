@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,8 +13,39 @@ type shard struct {
 	calls  semaphore
 	outage outage
 
-	answered atomic.Int64              // when it did last, in nanoseconds of Unix time
+	answered atomic.Pointer[time.Time] // when it did last; nil: never
 	verified atomic.Pointer[time.Time] // every change until then has been heard of; nil: none
+}
+
+// enter waits for room until ctx ends, or the server has answered nobody for the
+// timeout: errTimeout.
+func (s *shard) enter(ctx context.Context, urgent bool, timeout time.Duration) (leave func(), err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer s.onSilence(ctx, time.Now(), timeout, func() { cancel(errTimeout) }).Stop()
+	return s.calls.enter(ctx, urgent)
+}
+
+// onSilence calls fn once the server has answered nobody for the timeout since
+// then, unless ctx has ended.
+func (s *shard) onSilence(ctx context.Context, since time.Time, timeout time.Duration, fn func()) *time.Timer {
+	return time.AfterFunc(timeout-s.silence(since), func() {
+		switch {
+		case ctx.Err() != nil:
+		case s.silence(since) >= timeout:
+			fn()
+		default:
+			s.onSilence(ctx, since, timeout, fn)
+		}
+	})
+}
+
+// silence is for how long the server has answered nobody since then.
+func (s *shard) silence(since time.Time) time.Duration {
+	if last := s.answered.Load(); last != nil && last.After(since) {
+		since = *last
+	}
+	return time.Since(since)
 }
 
 func (s *shard) verify(until time.Time) { s.verified.Store(&until) }

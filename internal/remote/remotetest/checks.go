@@ -38,8 +38,8 @@ func shortOr[T any](short, full T) T {
 //
 // TestStore's 1,000 keys at once are left out. They are to show that Updates do
 // not wait for each other in a process, and TestStore itself shows it in one. What
-// 8,000 would show beyond is how long they queue at the server: after 20 seconds
-// without an answer an Update gives up, which depends on the machine.
+// 8,000 would show beyond is a queue at the server, which TestBusyServer of package
+// remote shows in no time.
 func InEightProcesses(t *testing.T, test, env string) {
 	var all sync.WaitGroup
 	for range shortOr(2, 8) {
