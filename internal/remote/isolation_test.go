@@ -23,7 +23,7 @@ func TestOneKeyThatFails(t *testing.T) {
 		s, other := newTestStore(t, server), newTestStore(t, server)
 		save(t, s, "bad", 1)
 		save(t, s, "k", 1)
-		<-time.After(2 * time.Second) // the subscription is verified
+		<-time.After(2 * time.Second) // the subscription is heard
 		wantLoad(t, s, "bad", 1)
 		wantLoad(t, s, "k", 1)
 		failing.Store(true)
@@ -100,6 +100,41 @@ func TestShardUnheard(t *testing.T) {
 		wantLoad(t, s, "k", 1)
 		if n := server.count("Read k") - before; n != 0 {
 			t.Errorf("a key of the shard that is heard was read %d times, want 0", n)
+		}
+	})
+}
+
+// TestShardHeardAgain: what a shard changed while it could not be heard, no message
+// tells of afterwards. Copies from before are not trusted again because the next
+// messages come through.
+func TestShardHeardAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cut atomic.Bool
+		server := &memory{shards: []string{"b"}, mute: func(id string) bool { return cut.Load() && strings.HasPrefix(id, "b/") }}
+		s, other := newTestStore(t, server), newTestStore(t, server)
+		for _, key := range []string{"b/changes", "b/stays", "k"} {
+			save(t, s, key, 1)
+		}
+		<-time.After(time.Minute)
+		for _, key := range []string{"b/changes", "b/stays", "k"} {
+			wantLoad(t, s, key, 1)
+		}
+		before, elsewhere := server.count("Read b/stays"), server.count("Read k")
+		cut.Store(true)
+		save(t, other, "b/changes", 2)
+		<-time.After(2 * time.Second) // a probe is lost
+		cut.Store(false)
+		for range 60 {
+			<-time.After(time.Second)
+			wantLoad(t, s, "b/stays", 1)
+			wantLoad(t, s, "k", 1)
+		}
+		wantLoad(t, s, "b/changes", 2)
+		if n := server.count("Read b/stays") - before; n != 1 {
+			t.Errorf("a copy of the shard was read %d times, want once after it was heard again", n)
+		}
+		if n := server.count("Read k") - elsewhere; n != 0 {
+			t.Errorf("a key of another shard was read %d times, want 0", n)
 		}
 	})
 }
@@ -296,7 +331,8 @@ func TestQueueForAServerThatHangs(t *testing.T) {
 		defer s.Close()
 		began := time.Now()
 		saveAll(t, s, 100, func(i int, err error) {
-			if took := time.Since(began); err == nil || took > 3*answerWithin+lastPause {
+			const attempt = 2 * answerWithin // in the queue, and then for the answer
+			if took := time.Since(began); err == nil || took > 2*attempt+lastPause {
 				t.Errorf("key %d: %v after %v", i, err, took)
 			}
 		})

@@ -14,7 +14,7 @@ type shard struct {
 	outage outage
 
 	answered atomic.Pointer[time.Time] // when it did last; nil: never
-	verified atomic.Pointer[time.Time] // every change until then has been heard of; nil: none
+	heard    atomic.Pointer[period]    // every change in it was heard of; nil: there is none
 }
 
 // enter waits for room until ctx ends, or the server has answered nobody for the
@@ -48,13 +48,20 @@ func (s *shard) silence(since time.Time) time.Duration {
 	return time.Since(since)
 }
 
-func (s *shard) verify(until time.Time) { s.verified.Store(&until) }
+// period is a stretch of time, its ends included.
+type period struct{ since, until time.Time }
 
-// isVerified reports whether a change would have been heard of, but for those
-// of the last maxStaleness.
-func (s *shard) isVerified(now time.Time, maxStaleness time.Duration) bool {
-	until := s.verified.Load()
-	return until != nil && elapsed(*until, now) < maxStaleness
+// isHeard reports whether a change would have been heard of, but for those of the
+// last maxStaleness.
+func (s *shard) isHeard(now time.Time, maxStaleness time.Duration) bool {
+	p := s.heard.Load()
+	return p != nil && elapsed(p.until, now) < maxStaleness
+}
+
+// isHeardSince reports whether that holds for every change since then.
+func (s *shard) isHeardSince(then, now time.Time, maxStaleness time.Duration) bool {
+	p := s.heard.Load()
+	return p != nil && !then.Before(p.since) && elapsed(p.until, now) < maxStaleness
 }
 
 // shards are those that were met so far, by name.
