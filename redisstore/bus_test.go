@@ -37,7 +37,7 @@ func startNode(t *testing.T) *node {
 	remotetest.Require(t, err)
 	port := freePort(t)
 	n := &node{Redis: r, relay: startRelay(t, port)}
-	if err := r.StartClusterNode(port, "--cluster-announce-bus-port", n.relay.port()); err != nil {
+	if err := r.StartClusterNode(port, "--cluster-announce-bus-port", n.relay.port(), "--repl-diskless-sync-delay", "0"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Stop(syscall.SIGKILL) })
@@ -85,6 +85,22 @@ func startCluster(t *testing.T, size int) []*node {
 		})
 	}
 	return nodes
+}
+
+// startReplica starts a replica of a master.
+func startReplica(t *testing.T, master *node) *node {
+	t.Helper()
+	n := startNode(t)
+	n.meet(t, master)
+	n.await(t, "acquainted with its master", func(ctx context.Context) (string, bool) {
+		err := n.client.ClusterReplicate(ctx, master.id).Err()
+		return fmt.Sprint(err), err == nil
+	})
+	n.await(t, "a replica", func(ctx context.Context) (string, bool) {
+		info, err := n.client.Info(ctx, "replication").Result()
+		return info, err == nil && strings.Contains(info, "master_link_status:up")
+	})
+	return n
 }
 
 // await returns when a condition holds, of which a text says more.

@@ -4,6 +4,7 @@ package redisstore_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -82,10 +83,129 @@ func shardOf(t *testing.T, client *redis.ClusterClient, s *redisstore.Store, key
 	return addresses
 }
 
+// TestFailOverThatLosesASave: a process that holds the later state of a session than
+// the new master keeps it and stores it again. Its spent token is not sent: the API
+// would end the session.
+func TestFailOverThatLosesASave(t *testing.T) {
+	for name, afterwards := range map[string]func(*testing.T, *failOver){
+		"requests go on, and store it": func(t *testing.T, f *failOver) {
+			f.awaitStored(t, f.refreshed)
+			f.refresh(t)
+		},
+		"a refresh goes on from it": func(t *testing.T, f *failOver) { f.refresh(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFailOver(t)
+			afterwards(t, f)
+			f.awaitStored(t, f.refreshed)
+			if seen := f.api.Stats(); seen.Refreshes != 2 || seen.Reuses != 0 {
+				t.Errorf("%d refreshes, want one before the fail-over and one after it, and %d spent tokens", seen.Refreshes, seen.Reuses)
+			}
+		})
+	}
+}
+
+// failOver is a session whose last refresh the new master has never heard of, and the
+// process that has it.
+type failOver struct {
+	api       *walletauthtest.Server
+	transport *walletauth.Transport
+	here      *redisstore.Store
+	another   *redisstore.Store // without copies
+	refreshed *walletauth.Session
+}
+
+func newFailOver(t *testing.T) *failOver {
+	t.Helper()
+	master := startCluster(t, 1)[0]
+	replica := startReplica(t, master)
+	nodes := []*node{master, replica}
+	f := &failOver{
+		api:     walletauthtest.NewServer(walletauthtest.Config{TB: t}),
+		here:    &redisstore.Store{Client: clusterClient(t, nodes)},
+		another: &redisstore.Store{Client: clusterClient(t, nodes), CacheFor: -1},
+	}
+	t.Cleanup(func() { _ = f.here.Close() })
+	f.transport = &walletauth.Transport{Store: f.here, BaseURL: f.api.URL}
+	f.refreshed = f.api.Login("user")
+	save(t, f.here, "user", f.refreshed)
+	name := f.here.KeyName("user")
+	login, err := fenceAt(t.Context(), master, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica.await(t, "told of the login", func(ctx context.Context) (string, bool) {
+		fence, err := fenceAt(ctx, replica, name)
+		return fmt.Sprint(fence, err), fence == login
+	})
+	replica.Signal(syscall.SIGSTOP) // so that it cannot come back for what it misses
+	if err := master.client.Do(t.Context(), "CLIENT", "KILL", "TYPE", "replica").Err(); err != nil {
+		t.Fatal(err)
+	}
+	f.refresh(t)
+	master.Stop(syscall.SIGKILL)
+	replica.Signal(syscall.SIGCONT)
+	if fence, err := fenceAt(t.Context(), replica, name); fence != login {
+		t.Fatalf("the replica has fence %s, %v, want that of the login, %s", fence, err, login)
+	}
+	if err := replica.client.Do(t.Context(), "CLUSTER", "FAILOVER", "TAKEOVER").Err(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// fenceAt is the fence of a session as one node has it.
+func fenceAt(ctx context.Context, n *node, name string) (string, error) {
+	conn := n.client.Conn()
+	defer conn.Close()
+	if err := conn.Do(ctx, "READONLY").Err(); err != nil { // so that a replica answers
+		return "", err
+	}
+	return conn.HGet(ctx, name, "w").Result()
+}
+
+// refresh refreshes the session, as soon as the store can be reached.
+func (f *failOver) refresh(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(walletauth.WithKey(t.Context(), "user"), time.Minute)
+	defer cancel()
+	for {
+		next, err := f.transport.Renew(ctx, f.refreshed)
+		if err == nil {
+			f.refreshed = next
+			return
+		}
+		if errors.Is(err, walletauth.ErrSessionExpired) || ctx.Err() != nil {
+			t.Fatalf("Renew: %v", err)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// awaitStored returns when the server holds a session. Meanwhile it is what requests
+// get.
+func (f *failOver) awaitStored(t *testing.T, want *walletauth.Session) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
+		if got, err := f.here.Load(t.Context(), "user"); err != nil || got.AccessToken != want.AccessToken {
+			t.Fatalf("Load after a fail-over: %v, %v, want %v", got, err, want)
+		}
+		got, err := f.another.Load(t.Context(), "user")
+		switch {
+		case err == nil && got.AccessToken == want.AccessToken:
+			return
+		case time.Now().After(deadline):
+			t.Fatalf("the server holds %v, %v, want %v", got, err, want)
+		}
+	}
+}
+
 // TestClusterBusCut: while two masters do not hear each other, no copy of a key whose
 // changes do not come through is trusted for longer than CacheFor. What was missed is
 // found out after they hear each other again.
 func TestClusterBusCut(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t, 3)
 	here, asked := newClusterReader(t, nodes)
 	there := &redisstore.Store{Client: clusterClient(t, nodes), CacheFor: -1}
