@@ -322,6 +322,31 @@ func saveAll(t *testing.T, s *Store, keys int, ended func(i int, err error)) {
 	<-time.After(time.Minute)
 }
 
+// TestSaveBesideAQueue: what was refreshed does not queue behind what wants to be.
+func TestSaveBesideAQueue(t *testing.T) {
+	const keys, perCall = 100, time.Second
+	synctest.Test(t, func(t *testing.T) {
+		server := &memory{fault: func(string) error { <-time.After(perCall); return nil }}
+		s := New(Config{Name: "test", Server: server, MaxInFlight: 2, MaxStaleness: -1})
+		defer s.Close()
+		var all sync.WaitGroup
+		for i := range keys {
+			all.Go(func() {
+				var refreshed time.Time
+				err := s.Update(t.Context(), fmt.Sprint(i), func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+					refreshed = time.Now()
+					return session(i), nil
+				})
+				if took := time.Since(refreshed); err != nil || took > 2*perCall { // one that was before it, and its own
+					t.Errorf("key %d: stored after %v, %v", i, took, err)
+				}
+			})
+		}
+		all.Wait()
+		<-time.After(time.Minute)
+	})
+}
+
 // TestQueueForAServerThatHangs: it ends for all as it does for the few who were let
 // in.
 func TestQueueForAServerThatHangs(t *testing.T) {
