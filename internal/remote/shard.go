@@ -91,16 +91,21 @@ func (s *shards) of(name string) *shard {
 // copy. What cannot be asked is one key while changes of its shard are heard of,
 // and a whole shard otherwise.
 type outage struct {
-	next atomic.Int64 // when to ask, in nanoseconds of Unix time; 0: no outage
+	next atomic.Pointer[time.Time] // when to ask; nil: no outage
+}
+
+func inASecond() *time.Time {
+	next := time.Now().Add(time.Second)
+	return &next
 }
 
 // begin does not prolong an outage that lasts already.
-func (o *outage) begin()      { o.next.CompareAndSwap(0, time.Now().Add(time.Second).UnixNano()) }
-func (o *outage) end()        { o.next.Store(0) }
-func (o *outage) lasts() bool { return o.next.Load() != 0 }
+func (o *outage) begin()      { o.next.CompareAndSwap(nil, inASecond()) }
+func (o *outage) end()        { o.next.Store(nil) }
+func (o *outage) lasts() bool { return o.next.Load() != nil }
 
 // due reports whether the caller is the one to ask.
 func (o *outage) due() bool {
-	next, now := o.next.Load(), time.Now()
-	return now.UnixNano() >= next && o.next.CompareAndSwap(next, now.Add(time.Second).UnixNano())
+	next := o.next.Load()
+	return next == nil || !time.Now().Before(*next) && o.next.CompareAndSwap(next, inASecond())
 }
