@@ -239,6 +239,37 @@ func TestClusterBusCut(t *testing.T) {
 	wantSeen(t, here, missed, "second", saved[missed], asked)
 }
 
+// TestClusterBusReset: a link between two masters that is cut and mended between two
+// probes loses a message and no echo. The key whose message it was is asked for all
+// the same.
+func TestClusterBusReset(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 3)
+	here, asked := newClusterReader(t, nodes)
+	here.CacheFor = 3 * time.Second // so that it is long from one probe to the next
+	there := &redisstore.Store{Client: clusterClient(t, nodes), CacheFor: -1}
+	keys := []string{"user-1", "user-2", "user-3", "user-4", "user-5", "user-6", "user-7", "user-8"}
+	for _, key := range keys {
+		save(t, there, key, remotetest.Session("first"))
+	}
+	awaitTrust(t, here, keys, asked)
+	near := subscribedTo(t, nodes)
+	far := nodes[0]
+	if far == near {
+		far = nodes[1]
+	}
+	missed := keyOf(t, far, there, keys)
+	asked.awaitProbes(t, far, 1)
+	awaitHeard(t, far, near) // and so is the probe
+	cutBus(near, far, true)
+	save(t, there, missed, remotetest.Session("second"))
+	saved := moment{time.Now(), asked.of(here.KeyName(missed))}
+	cutBus(near, far, false)
+	awaitHeard(t, far, near)
+	asked.awaitProbes(t, far, 2)
+	wantSeen(t, here, missed, "second", saved, asked)
+}
+
 // moment is when a key was saved, and how often it had been asked for then.
 type moment struct {
 	at    time.Time
