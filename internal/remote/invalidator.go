@@ -37,7 +37,10 @@ func (v *invalidator) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	v.stop, v.ended = cancel, make(chan struct{})
-	go v.run(ctx, v.ended)
+	go func(ended chan struct{}) {
+		defer v.end(ended)
+		v.run(ctx)
+	}(v.ended)
 }
 
 // close stops the goroutines and waits for their end.
@@ -55,8 +58,7 @@ func (v *invalidator) close() {
 }
 
 // run subscribes, again and again, until there are no copies any more.
-func (v *invalidator) run(ctx context.Context, ended chan struct{}) {
-	defer v.end(ended)
+func (v *invalidator) run(ctx context.Context) {
 	const least = 50 * time.Millisecond
 	for wait := least; !v.over(ctx); wait = min(2*wait, v.every) {
 		began := time.Now()
