@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +43,16 @@ func TestThousandKeys(t *testing.T) {
 	s := openStore(t, place(t, postgresURL(t)), 4)
 	fill(t, s.Pool)
 	remotetest.ThousandKeys(t, s, func(ctx context.Context) error { return s.Pool.Ping(ctx) })
+}
+
+// TestPostgresThatStandsStill stops all processes of a server.
+func TestPostgresThatStandsStill(t *testing.T) {
+	p := ownServer(t)
+	shared := place(t, p.URL())
+	another := openStore(t, shared, 4)
+	another.CacheFor = -1
+	remotetest.Stall(t, openStore(t, shared, 4), another,
+		func() { p.Signal(syscall.SIGSTOP) }, func() { p.Signal(syscall.SIGCONT) })
 }
 
 // BenchmarkRefreshes reports how many sessions a second one process refreshes, 256

@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/walletauth/walletauth/internal/remote/remotetest"
+	"github.com/walletauth/walletauth/redisstore"
 )
 
 func TestFleet(t *testing.T) {
@@ -39,6 +41,20 @@ func TestThousandKeys(t *testing.T) {
 	client := newClient(t, 4)
 	s.Client = client
 	remotetest.ThousandKeys(t, s, func(ctx context.Context) error { return client.Ping(ctx).Err() })
+}
+
+func TestRedisThatStandsStill(t *testing.T) {
+	r := ownServer(t)
+	options, err := redis.ParseURL(r.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.PoolSize = 4
+	s, another := &redisstore.Store{Client: redis.NewClient(options)}, openStore(t, r.URL()+" ")
+	defer s.Close()
+	another.CacheFor = -1
+	remotetest.Stall(t, s, another,
+		func() { r.Signal(syscall.SIGSTOP) }, func() { r.Signal(syscall.SIGCONT) })
 }
 
 // TestSteadyState counts at the server what Loads cost: a read of each copy in 5

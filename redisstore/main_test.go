@@ -5,11 +5,9 @@ package redisstore_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -61,87 +59,6 @@ var sharedURL = sync.OnceValues(func() (string, error) {
 	}
 	return r.URL(), r.Start("everysec")
 })
-
-// cluster starts a cluster of as many nodes, for what a cluster refuses: scripts
-// whose keys lie in several slots, for example. It serves the slots of those that
-// are up.
-func cluster(t *testing.T, size int) (*redis.ClusterClient, []*remotetest.Redis) {
-	t.Helper()
-	var nodes []*remotetest.Redis
-	var addrs []string
-	for i := range size {
-		r, err := remotetest.NewRedis()
-		remotetest.Require(t, err)
-		port := freePort(t)
-		if err := r.StartClusterNode(port); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { r.Stop(syscall.SIGKILL) })
-		nodes, addrs = append(nodes, r), append(addrs, "127.0.0.1:"+port)
-		join(t, addrs, i*16384/size, (i+1)*16384/size-1)
-	}
-	awaitCluster(t, addrs)
-	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs})
-	t.Cleanup(func() { _ = client.Close() })
-	return client, nodes
-}
-
-// join gives the last node its slots and has it meet the first.
-func join(t *testing.T, addrs []string, from, to int) {
-	t.Helper()
-	node := redis.NewClient(&redis.Options{Addr: addrs[len(addrs)-1]})
-	defer node.Close()
-	if err := node.ClusterAddSlotsRange(t.Context(), from, to).Err(); err != nil {
-		t.Fatal(err)
-	}
-	if err := node.ConfigSet(t.Context(), "cluster-require-full-coverage", "no").Err(); err != nil {
-		t.Fatal(err)
-	}
-	if len(addrs) > 1 {
-		host, port, _ := strings.Cut(addrs[0], ":")
-		if err := node.ClusterMeet(t.Context(), host, port).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// awaitCluster returns when every node knows who has each slot.
-func awaitCluster(t *testing.T, addrs []string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	for _, addr := range addrs {
-		node := redis.NewClient(&redis.Options{Addr: addr})
-		defer node.Close()
-		for {
-			info, err := node.ClusterInfo(ctx).Result()
-			if err == nil && strings.Contains(info, "cluster_slots_assigned:16384") && strings.Contains(info, "cluster_state:ok") {
-				break
-			}
-			select {
-			case <-time.After(20 * time.Millisecond):
-			case <-ctx.Done():
-				t.Fatalf("node %s says %q, %v", addr, info, err)
-			}
-		}
-	}
-}
-
-var ports atomic.Int32
-
-// freePort finds a port that leaves room for the one of the cluster bus, which
-// is larger by 10,000.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for port := 20000 + os.Getpid()%10000 + int(ports.Add(1)); port < 50000; port++ {
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			_ = l.Close() // it was to see whether it is free
-			return fmt.Sprint(port)
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
 
 // ownServer is a Redis for one test, which may stop it.
 func ownServer(t *testing.T) *remotetest.Redis {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"regexp"
 	"strconv"
@@ -165,69 +164,6 @@ func hand(t *testing.T, s *redisstore.Store, spoil func(key string) error) remot
 			return another
 		},
 	}
-}
-
-// TestCluster: whatever a key holds, the client of a cluster finds its slot.
-func TestCluster(t *testing.T) {
-	client, _ := cluster(t, 1)
-	n := 0
-	walletauthtest.TestStore(t, func(t *testing.T) walletauth.TokenStore {
-		n++
-		s := &redisstore.Store{Client: client, Prefix: strconv.Itoa(n) + ":"}
-		t.Cleanup(func() { _ = s.Close() })
-		return corruptible{s}
-	})
-	here, there := &redisstore.Store{Client: client}, &redisstore.Store{Client: client}
-	defer here.Close()
-	defer there.Close()
-	for i := range 20 {
-		save(t, here, "user", remotetest.Session(strconv.Itoa(i)))
-		remotetest.AwaitID(t, there, "user", strconv.Itoa(i))
-	}
-}
-
-// TestClusterShardDown: when one shard of three is down, its keys are served from
-// their copies, and changes of all others are seen.
-func TestClusterShardDown(t *testing.T) {
-	client, nodes := cluster(t, 3)
-	here, there := &redisstore.Store{Client: client}, &redisstore.Store{Client: client}
-	defer here.Close()
-	defer there.Close()
-	keys := make([]string, 30) // some of which lie in each shard
-	for i := range keys {
-		keys[i] = fmt.Sprint("user-", i)
-		save(t, there, keys[i], remotetest.Session("first"))
-		remotetest.AwaitID(t, here, keys[i], "first")
-	}
-	inShard := shardOf(t, client, there, keys)
-	nodes[1].Stop(syscall.SIGKILL)
-	up := 0
-	for _, key := range keys {
-		if inShard[key] != nodes[1].Address {
-			up++
-			save(t, there, key, remotetest.Session("second"))
-			remotetest.AwaitID(t, here, key, "second")
-		} else if s, err := here.Load(t.Context(), key); err != nil || s.ID != "first" {
-			t.Errorf("Load of a key whose shard is down: %v, %v", s, err)
-		}
-	}
-	if up == 0 || up == len(keys) {
-		t.Errorf("%d of %d keys are in shards that are up", up, len(keys))
-	}
-}
-
-// shardOf is the address of the master that has each key of s.
-func shardOf(t *testing.T, client *redis.ClusterClient, s *redisstore.Store, keys []string) map[string]string {
-	t.Helper()
-	addresses := make(map[string]string)
-	for _, key := range keys {
-		master, err := client.MasterForKey(t.Context(), s.KeyName(key))
-		if err != nil {
-			t.Fatal(err)
-		}
-		addresses[key] = master.Options().Addr
-	}
-	return addresses
 }
 
 func TestScripts(t *testing.T) { remotetest.Server(t, redisstore.ServerOf(newStore(t))) }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -33,7 +34,9 @@ type server struct {
 	client redis.UniversalClient
 	prefix string
 
-	masters sync.Map // of a cluster: address to *redis.Client
+	masters sync.Map               // of a cluster: address to *redis.Client
+	near    atomic.Pointer[string] // the id of the node that delivers messages; nil: it is not known
+	links   sync.Map               // address of a master to the link that carries its messages there
 }
 
 var _ remote.Server = (*server)(nil)
@@ -276,17 +279,50 @@ func (s *server) Shards(ctx context.Context) ([]string, error) {
 }
 
 // Probe publishes where changes of the shard are published. That another node of
-// the cluster hears of them is what the echo is to show.
+// the cluster hears of them is what the echo is to show. After a new link has taken
+// the place of another it publishes nothing, for once: what was under way may be lost,
+// and an echo that is missing says so.
 func (s *server) Probe(ctx context.Context, shard, echo, payload string) error {
-	var client redis.UniversalClient = s.client
-	if shard != "" {
-		master, ok := s.masters.Load(shard)
-		if !ok {
-			return fmt.Errorf("there is no node %s", shard)
-		}
-		client = master.(*redis.Client)
+	if shard == "" {
+		return s.client.Publish(ctx, s.echoes(echo), payload).Err()
 	}
-	return client.Publish(ctx, s.echoes(echo), payload).Err()
+	found, ok := s.masters.Load(shard)
+	if !ok {
+		return fmt.Errorf("there is no node %s", shard)
+	}
+	master := found.(*redis.Client)
+	if s.isRelinked(ctx, shard, master) {
+		return errors.New("the node has a new link to the one that delivers its messages")
+	}
+	return master.Publish(ctx, s.echoes(echo), payload).Err()
+}
+
+// link is a connection of the bus of a cluster.
+type link struct {
+	to      string // the id of a node
+	created int64
+}
+
+// isRelinked reports whether the master has another link to the node that delivers
+// its messages than when it was asked last. Redis tells since version 7, whoever may
+// ask. Without that, only an interruption is noticed that a probe falls into.
+func (s *server) isRelinked(ctx context.Context, shard string, master *redis.Client) bool {
+	near := s.near.Load()
+	if near == nil {
+		return false
+	}
+	links, err := master.ClusterLinks(ctx).Result()
+	if err != nil {
+		return false
+	}
+	now := link{to: *near}
+	for _, l := range links {
+		if l.Direction == "to" && l.Node == now.to {
+			now.created = l.CreateTime
+		}
+	}
+	last, known := s.links.Swap(shard, now)
+	return known && last.(link).to == now.to && last != any(now)
 }
 
 const (
@@ -335,14 +371,25 @@ func (s *server) Subscribe(ctx context.Context, echo string) (remote.Subscriptio
 	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	err = errors.New("the cluster has no master")
 	for _, name := range names {
-		master, _ := s.masters.Load(name)
-		sub, failed := s.subscribe(ctx, master.(*redis.Client), echo)
+		found, _ := s.masters.Load(name)
+		master := found.(*redis.Client)
+		sub, failed := s.subscribe(ctx, master, echo)
 		if failed == nil {
+			s.near.Store(nodeID(ctx, master))
 			return sub, nil
 		}
 		err = failed
 	}
 	return nil, err
+}
+
+// nodeID is nil if the node does not say who it is.
+func nodeID(ctx context.Context, node *redis.Client) *string {
+	id, err := node.ClusterMyID(ctx).Result()
+	if err != nil {
+		return nil
+	}
+	return &id
 }
 
 func (s *server) subscribe(ctx context.Context, client redis.UniversalClient, echo string) (remote.Subscription, error) {

@@ -51,9 +51,9 @@ const maxStaleness = 5 * time.Second
 // idle is for how long an unused copy is kept, at least; at most twice that.
 const idle = 10 * time.Minute
 
-// fresh returns the copy of id if it may serve without a look at the server:
-// it was read less than maxStaleness ago, or a subscription that was verified
-// less than that ago would have told of a change.
+// fresh returns the copy of id if it may serve without a look at the server: it was
+// read less than maxStaleness ago, or every change since then was heard of, but for
+// those of the last maxStaleness.
 func (c *cache) fresh(id string, now time.Time) *walletauth.Session {
 	c.mu.RLock()
 	e, isYoung := c.young[id]
@@ -79,7 +79,7 @@ func (e *entry) fresh(c *cache, now time.Time) bool {
 		return false
 	case c.subscribed && e.epoch != c.epoch:
 		return false // it may have changed between two subscriptions
-	case e.epoch == c.epoch && e.shard.isVerified(now, c.maxStaleness):
+	case e.epoch == c.epoch && e.shard.isHeardSince(e.asOf, now, c.maxStaleness):
 		return true
 	default:
 		return elapsed(e.asOf, now) < c.maxStaleness
@@ -319,7 +319,7 @@ func (c *cache) lastKnown(id string, now time.Time) (*walletauth.Session, *outag
 	switch {
 	case e == nil || e.session == nil:
 		return nil, nil
-	case !c.subscribed || !e.shard.isVerified(now, c.maxStaleness):
+	case !c.subscribed || !e.shard.isHeard(now, c.maxStaleness):
 		return e.session, &e.shard.outage
 	case e.stale:
 		return e.session, nil

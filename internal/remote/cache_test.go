@@ -133,10 +133,10 @@ var crossings = map[string]struct {
 		c.subscribe()
 		c.answer(l, 1)
 	}, 0},
-	"an answer, and a subscription that was verified": {func(c crossing) {
+	"an answer, and a subscription that is heard": {func(c crossing) {
 		c.subscribe()
 		c.stored(1)
-		c.shard.verify(time.Now().Add(time.Hour))
+		c.shard.heard.Store(&period{until: time.Now().Add(time.Hour)})
 	}, 1},
 	"the server begins anew: a message": {func(c crossing) {
 		c.stored(9)

@@ -11,9 +11,9 @@ import (
 // that a thousand refreshes do not queue up in front of the program's own
 // queries: the client's pool belongs to the program.
 //
-// Half of the room, rounded down, is for urgent calls alone: saves, renewals and releases. In
-// one queue for all, ten thousand who want a lease after a stall would stand
-// in front of those who have a new token to store.
+// Half of the room, rounded down, is for urgent calls alone: saves, renewals and
+// releases. In one queue for all, ten thousand who want a lease after a stall would
+// stand in front of those who have a new token to store.
 type semaphore struct {
 	all, ordinary chan struct{}
 }
@@ -25,8 +25,12 @@ func newSemaphore(maxInFlight int) semaphore {
 	}
 }
 
-// enter waits for room. The only error is errTimeout, once ctx has ended.
+// enter waits for room until ctx ends. Who came first is let in first: leaving a
+// queue that moves, to come back later, is to begin again at its end.
 func (s semaphore) enter(ctx context.Context, urgent bool) (leave func(), err error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	ordinary := s.ordinary
 	if urgent {
 		ordinary = make(chan struct{}, 1) // nobody else's
@@ -34,14 +38,14 @@ func (s semaphore) enter(ctx context.Context, urgent bool) (leave func(), err er
 	select {
 	case ordinary <- struct{}{}:
 	case <-ctx.Done():
-		return nil, errTimeout
+		return nil, context.Cause(ctx)
 	}
 	select {
 	case s.all <- struct{}{}:
 		return func() { <-s.all; <-ordinary }, nil
 	case <-ctx.Done():
 		<-ordinary
-		return nil, errTimeout
+		return nil, context.Cause(ctx)
 	}
 }
 
@@ -56,81 +60,94 @@ type client struct {
 type call[T any] struct {
 	where   func() *shard // that answers it
 	urgent  bool          // see semaphore
-	timeout time.Duration // of the call, waiting for room included
+	timeout time.Duration // for how long the server may be silent: to all while the call waits for room, then to the call
 	do      func(context.Context) (T, error)
 }
 
+// attempt is a call under way.
+type attempt[T any] struct {
+	made chan struct{}  // closed once there was room for it
+	done chan result[T] // one, and then it is closed
+}
+
 type result[T any] struct {
-	value T
-	err   error
+	value  T
+	err    error
+	failed time.Duration // if there is an err: the time it took, but for that in a queue that moved
 }
 
 // errTimeout is a server that did not answer in time.
 var errTimeout = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 
-// begin makes the call on a goroutine of its own, with the values of ctx but not
-// its end: go-redis ignores a deadline while a command runs, and pgx closes a
-// connection whose query is given up. A panic in the client library becomes an
-// error, as nobody else could recover from it.
-func begin[T any](ctx context.Context, c call[T]) <-chan result[T] {
-	done := make(chan result[T], 1) // nobody may be waiting any more
+// begin makes the call on a goroutine of its own. It leaves the queue when ctx
+// ends, and is then made with the values of ctx but not its end: go-redis ignores
+// a deadline while a command runs, and pgx closes a connection whose query is
+// given up. A panic in the client library becomes an error, as nobody else could
+// recover from it.
+func begin[T any](ctx context.Context, c call[T]) attempt[T] {
+	a := attempt[T]{make(chan struct{}), make(chan result[T], 1)} // nobody may be waiting any more
 	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
-		defer cancel()
 		r := result[T]{err: errors.New("the client ended its goroutine (runtime.Goexit)")}
-		defer func() { done <- r }()
+		defer func() { a.done <- r; close(a.done) }()
 		defer recoverPanic(&r.err)
 		shard := c.where()
-		leave, err := shard.calls.enter(ctx, c.urgent)
+		leave, err := shard.enter(ctx, c.urgent, c.timeout)
 		if err != nil {
-			r.err = err
+			r.err, r.failed = err, c.timeout
 			return
 		}
 		defer leave()
-		if r.value, r.err = c.do(ctx); r.err == nil {
-			shard.answered.Store(time.Now().UnixNano())
+		close(a.made)
+		made := time.Now()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
+		defer cancel()
+		r.value, r.err = c.do(ctx)
+		now := time.Now()
+		if r.failed = now.Sub(made); r.err == nil {
+			shard.answered.Store(&now)
 		}
 	}()
-	return done
+	return a
 }
 
 // once makes the call and waits for the answer until ctx ends or the timeout
 // has passed, which not every client observes by itself.
-func once[T any](ctx context.Context, c call[T]) (T, error) {
-	var none T
+func once[T any](ctx context.Context, c call[T]) result[T] {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	a := begin(ctx, c)
+	select {
+	case r := <-a.done:
+		return r
+	case <-a.made:
+	case <-ctx.Done():
+		return result[T]{err: ctx.Err()}
+	}
 	limit := time.NewTimer(c.timeout)
 	defer limit.Stop()
 	select {
-	case r := <-begin(ctx, c):
-		return r.value, r.err
+	case r := <-a.done:
+		return r
 	case <-limit.C:
-		return none, errTimeout
+		return result[T]{err: errTimeout, failed: c.timeout}
 	case <-ctx.Done():
-		return none, ctx.Err()
+		return result[T]{err: ctx.Err()}
 	}
 }
 
-// retry makes the call until the server answers, for as long as limit allows
-// and the failures are transient. It returns the last error.
+// retry makes the call until the server answers, for as long as the failures are
+// transient and their time is within limit. Time in a queue that moves is no
+// failure. It returns the last error.
 func retry[T any](ctx context.Context, s *client, limit time.Duration, c call[T]) (T, error) {
-	began := time.Now()
+	var failing time.Duration
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		value, err := once(ctx, c)
-		if err == nil || !s.transient(err) || exhausted(err, c.where(), began, limit) || !sleep(ctx, jitter(pause)) {
-			return value, err
+		r := once(ctx, c)
+		before := jitter(pause)
+		failing += r.failed + before
+		if r.err == nil || !s.transient(r.err) || failing > limit || !sleep(ctx, before) {
+			return r.value, r.err
 		}
 	}
-}
-
-// exhausted reports whether a call that fails since began has failed for long
-// enough. Who waits in vain for a server that answers others is in a queue: that
-// counts for a quarter.
-func exhausted(err error, s *shard, began time.Time, limit time.Duration) bool {
-	waited := time.Since(began)
-	if errors.Is(err, errTimeout) && waited < 4*limit && time.Since(time.Unix(0, s.answered.Load())) < limit {
-		return false
-	}
-	return waited > limit
 }
 
 func (c *client) transient(err error) bool {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	mathrand "math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,7 +37,10 @@ func (v *invalidator) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	v.stop, v.ended = cancel, make(chan struct{})
-	go v.run(ctx, v.ended)
+	go func(ended chan struct{}) {
+		defer v.end(ended)
+		v.run(ctx)
+	}(v.ended)
 }
 
 // close stops the goroutines and waits for their end.
@@ -54,8 +58,7 @@ func (v *invalidator) close() {
 }
 
 // run subscribes, again and again, until there are no copies any more.
-func (v *invalidator) run(ctx context.Context, ended chan struct{}) {
-	defer v.end(ended)
+func (v *invalidator) run(ctx context.Context) {
 	const least = 50 * time.Millisecond
 	for wait := least; !v.over(ctx); wait = min(2*wait, v.every) {
 		began := time.Now()
@@ -135,17 +138,48 @@ type prober struct {
 	name  string
 	began time.Time
 
-	calls sync.WaitGroup
-	mu    sync.Mutex // guards what follows
-	names []string   // of the shards
-	sent  map[string]probe
-	busy  map[string]bool // who is being asked now
-	heard time.Time       // when the last echo came
+	calls  sync.WaitGroup
+	mu     sync.Mutex // guards what follows
+	names  []string   // of the shards
+	trails map[string]*trail
+	busy   map[string]bool // who is being asked now
+	heard  time.Time       // when the last echo came
+}
+
+// trail is what a shard was sent that may still be echoed. Echoes come in the order
+// of the probes, as all messages of a shard do.
+type trail struct {
+	pending []probe
+	since   time.Time // no echo is missing since this probe; zero: the last one is
 }
 
 type probe struct {
 	payload string
 	at      time.Time
+}
+
+// send adds a probe. An old one, which would prove nothing any more, is lost.
+func (t *trail) send(p probe) {
+	for len(t.pending) > 0 && elapsed(t.pending[0].at, p.at) >= maxStaleness {
+		t.pending, t.since = t.pending[1:], time.Time{}
+	}
+	t.pending = append(t.pending, p)
+}
+
+// echo takes in what came back and returns the time of which every change was
+// heard, nil if the echo is of another shard. Where an echo is missing, so may be
+// the message of a change.
+func (t *trail) echo(payload string) *period {
+	i := slices.IndexFunc(t.pending, func(p probe) bool { return p.payload == payload })
+	if i < 0 {
+		return nil
+	}
+	at := t.pending[i].at
+	if i > 0 || t.since.IsZero() {
+		t.since = at
+	}
+	t.pending = t.pending[i+1:]
+	return &period{t.since, at}
 }
 
 // run sends probes until ctx ends, nothing is left to keep coherent, or none
@@ -191,13 +225,13 @@ func (p *prober) alone(what string, fn func()) {
 func (p *prober) anywhere() *shard { return p.client.shards.of("") }
 
 func (p *prober) list(ctx context.Context) error {
-	names, err := once(ctx, call[[]string]{where: p.anywhere, urgent: true, timeout: answerWithin, do: p.client.server.Shards})
-	if err == nil {
+	r := once(ctx, call[[]string]{where: p.anywhere, urgent: true, timeout: answerWithin, do: p.client.server.Shards})
+	if r.err == nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.names = names
+		p.names = r.value
 	}
-	return err
+	return r.err
 }
 
 func (p *prober) shards() []string {
@@ -207,31 +241,37 @@ func (p *prober) shards() []string {
 }
 
 func (p *prober) probe(ctx context.Context, name string) {
-	next := probe{payload: rand.Text(), at: time.Now()}
-	p.mu.Lock()
-	if p.sent == nil {
-		p.sent = make(map[string]probe)
-	}
-	p.sent[name] = next
-	p.mu.Unlock()
-	_, _ = once(ctx, call[struct{}]{ // if it fails, no echo comes
+	_ = once(ctx, call[struct{}]{ // if it fails, no echo comes
 		where:  func() *shard { return p.client.shards.of(name) },
 		urgent: true, timeout: p.every,
 		do: func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, p.client.server.Probe(ctx, name, p.name, next.payload)
+			return struct{}{}, p.client.server.Probe(ctx, name, p.name, p.next(name))
 		},
 	})
 }
 
-// echo takes in what came back. The echo of any but the last probe of a shard
-// comes too late to prove anything.
+// next is the payload of the next probe of a shard, which begins now.
+func (p *prober) next(name string) (payload string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.trails == nil {
+		p.trails = make(map[string]*trail)
+	}
+	if p.trails[name] == nil {
+		p.trails[name] = new(trail)
+	}
+	next := probe{rand.Text(), time.Now()}
+	p.trails[name].send(next)
+	return next.payload
+}
+
 func (p *prober) echo(payload string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for name, sent := range p.sent {
-		if sent.payload == payload {
+	for name, trail := range p.trails {
+		if heard := trail.echo(payload); heard != nil {
 			p.heard = time.Now()
-			p.client.shards.of(name).verify(sent.at)
+			p.client.shards.of(name).heard.Store(heard)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ func TestOneKeyThatFails(t *testing.T) {
 		s, other := newTestStore(t, server), newTestStore(t, server)
 		save(t, s, "bad", 1)
 		save(t, s, "k", 1)
-		<-time.After(2 * time.Second) // the subscription is verified
+		<-time.After(2 * time.Second) // the subscription is heard
 		wantLoad(t, s, "bad", 1)
 		wantLoad(t, s, "k", 1)
 		failing.Store(true)
@@ -99,6 +100,41 @@ func TestShardUnheard(t *testing.T) {
 		wantLoad(t, s, "k", 1)
 		if n := server.count("Read k") - before; n != 0 {
 			t.Errorf("a key of the shard that is heard was read %d times, want 0", n)
+		}
+	})
+}
+
+// TestShardHeardAgain: what a shard changed while it could not be heard, no message
+// tells of afterwards. Copies from before are not trusted again because the next
+// messages come through.
+func TestShardHeardAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var cut atomic.Bool
+		server := &memory{shards: []string{"b"}, mute: func(id string) bool { return cut.Load() && strings.HasPrefix(id, "b/") }}
+		s, other := newTestStore(t, server), newTestStore(t, server)
+		for _, key := range []string{"b/changes", "b/stays", "k"} {
+			save(t, s, key, 1)
+		}
+		<-time.After(time.Minute)
+		for _, key := range []string{"b/changes", "b/stays", "k"} {
+			wantLoad(t, s, key, 1)
+		}
+		before, elsewhere := server.count("Read b/stays"), server.count("Read k")
+		cut.Store(true)
+		save(t, other, "b/changes", 2)
+		<-time.After(2 * time.Second) // a probe is lost
+		cut.Store(false)
+		for range 60 {
+			<-time.After(time.Second)
+			wantLoad(t, s, "b/stays", 1)
+			wantLoad(t, s, "k", 1)
+		}
+		wantLoad(t, s, "b/changes", 2)
+		if n := server.count("Read b/stays") - before; n != 1 {
+			t.Errorf("a copy of the shard was read %d times, want once after it was heard again", n)
+		}
+		if n := server.count("Read k") - elsewhere; n != 0 {
+			t.Errorf("a key of another shard was read %d times, want 0", n)
 		}
 	})
 }
@@ -238,10 +274,57 @@ func (s *panickingSubscription) Close() {
 	s.of.at("Close")
 }
 
-// TestBusyServer: who waits longer in the queue for a server that answers than one
-// waits for a server that does not is served.
+// TestBusyServer: a queue for a server that answers is no outage, however long it
+// is, nor is one failure at the end of it.
 func TestBusyServer(t *testing.T) {
-	const keys, perCall = 75, 200 * time.Millisecond // 15 seconds of acquiring, one after the other
+	const keys, perCall = 75, 2 * time.Second // two minutes and a half of acquiring, one after the other
+	for name, server := range map[string]*memory{"every call succeeds": {}, "every other key fails once to acquire, and to save": {away: failingOnce()}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server.fault = func(string) error { <-time.After(perCall); return nil }
+				s := New(Config{Name: "test", Server: server, MaxInFlight: 2, MaxStaleness: -1})
+				defer s.Close()
+				saveAll(t, s, keys, func(i int, err error) {
+					if err != nil {
+						t.Errorf("key %d: %v", i, err)
+					}
+				})
+			})
+		})
+	}
+}
+
+// failingOnce has the first and the third call of every other key fail, in the order
+// in which keys come: its first acquire and its first save.
+func failingOnce() func(id string) bool {
+	calls := make(map[string]int)
+	fails := make(map[string]bool)
+	var mu sync.Mutex // guards both
+	return func(id string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if calls[id] == 0 {
+			fails[id] = len(calls)%2 == 0
+		}
+		calls[id]++
+		return fails[id] && (calls[id] == 1 || calls[id] == 3)
+	}
+}
+
+// saveAll saves under many keys at once, says what came of each, and waits for what
+// goes on behind.
+func saveAll(t *testing.T, s *Store, keys int, ended func(i int, err error)) {
+	var all sync.WaitGroup
+	for i := range keys {
+		all.Go(func() { ended(i, walletauth.Save(t.Context(), s, fmt.Sprint(i), session(i))) })
+	}
+	all.Wait()
+	<-time.After(time.Minute)
+}
+
+// TestSaveBesideAQueue: what was refreshed does not queue behind what wants to be.
+func TestSaveBesideAQueue(t *testing.T) {
+	const keys, perCall = 100, time.Second
 	synctest.Test(t, func(t *testing.T) {
 		server := &memory{fault: func(string) error { <-time.After(perCall); return nil }}
 		s := New(Config{Name: "test", Server: server, MaxInFlight: 2, MaxStaleness: -1})
@@ -249,12 +332,91 @@ func TestBusyServer(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range keys {
 			all.Go(func() {
-				if err := walletauth.Save(t.Context(), s, fmt.Sprint(i), session(i)); err != nil {
-					t.Errorf("key %d: %v", i, err)
+				var refreshed time.Time
+				err := s.Update(t.Context(), fmt.Sprint(i), func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+					refreshed = time.Now()
+					return session(i), nil
+				})
+				if took := time.Since(refreshed); err != nil || took > 2*perCall { // one that was before it, and its own
+					t.Errorf("key %d: stored after %v, %v", i, took, err)
 				}
 			})
 		}
 		all.Wait()
+		<-time.After(time.Minute)
+	})
+}
+
+// TestQueueForAServerThatHangs: it ends for all as it does for the few who were let
+// in.
+func TestQueueForAServerThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &memory{fault: func(string) error { <-time.After(answerWithin); return errNetwork }}
+		s := New(Config{Name: "test", Server: server, MaxInFlight: 2, MaxStaleness: -1})
+		defer s.Close()
+		began := time.Now()
+		saveAll(t, s, 100, func(i int, err error) {
+			const attempt = 2 * answerWithin // in the queue, and then for the answer
+			if took := time.Since(began); err == nil || took > 2*attempt+lastPause {
+				t.Errorf("key %d: %v after %v", i, err, took)
+			}
+		})
+	})
+}
+
+// TestQueueIsLeft: by who does not want to wait any more. For them nothing is asked.
+func TestQueueIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &memory{fault: func(string) error { <-time.After(4 * time.Second); return nil }}
+		s := New(Config{Name: "test", Server: server, MaxInFlight: 2, MaxStaleness: -1})
+		defer s.Close()
+		go func() { _ = walletauth.Save(t.Context(), s, "first", session(1)) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := walletauth.Save(ctx, s, "k", session(1)); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+			t.Errorf("Save: %v after %v", err, time.Since(began))
+		}
+		<-time.After(time.Minute)
+		if n := server.count("Acquire k") + server.count("Release k"); n != 0 {
+			t.Errorf("for who has left the server was asked %d times", n)
+		}
+	})
+}
+
+// TestSaveWithoutRoom: a save that is never let in, since the calls before it hang,
+// ends.
+func TestSaveWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		server := &memory{fault: func(method string) error {
+			if method == "Save" {
+				<-hang
+			}
+			return nil
+		}}
+		s := New(Config{Name: "test", Server: server, MaxInFlight: 2, MaxStaleness: -1})
+		defer s.Close()
+		var all sync.WaitGroup
+		var refreshed sync.WaitGroup
+		refreshed.Add(4)
+		for i := range 4 {
+			all.Go(func() {
+				var began time.Time
+				err := s.Update(t.Context(), fmt.Sprint(i), func(context.Context, *walletauth.Session) (*walletauth.Session, error) {
+					refreshed.Done()
+					refreshed.Wait() // so that all have their lease
+					began = time.Now()
+					return session(i), nil
+				})
+				if took := time.Since(began); !errors.Is(err, errTimeout) || took < saveWithin || took > saveWithin+answerWithin {
+					t.Errorf("key %d: %v after %v", i, err, took)
+				}
+			})
+		}
+		all.Wait()
+		close(hang)
 		<-time.After(time.Minute)
 	})
 }

@@ -24,7 +24,7 @@ const (
 	answerWithin = 5 * time.Second // one attempt
 	retryFor     = 5 * time.Second
 	saveWithin   = 15 * time.Second
-	freeWithin   = 2 * time.Second // to release, before it is left to the background
+	freeWithin   = 2 * time.Second // to release, and for how long the caller waits for that
 )
 
 var errLeaseLost = errors.New("the lease was lost")
@@ -35,7 +35,9 @@ type lease struct {
 	id    string
 	owner Stamp
 	grant Grant
-	asked atomic.Bool // the server was: it may have granted it
+
+	asked  atomic.Bool            // the server was: it may have granted it
+	answer <-chan result[granted] // to the last question
 
 	mu   sync.Mutex // guards ends
 	ends time.Time  // when it does, unless it is renewed
@@ -46,58 +48,62 @@ type lease struct {
 // server once it has lasted.
 func (s *Store) acquire(ctx context.Context, id string, force bool) (*lease, error) {
 	l := &lease{Store: s, id: id, owner: newStamp()}
-	var failing time.Time
+	var failing time.Duration // since the first of the last failures in a row
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		granted, err := l.try(ctx, force)
+		granted, failed, err := l.try(ctx, force)
+		before := jitter(pause)
 		switch {
 		case granted:
 			return l, nil
 		case ctx.Err() != nil:
+			l.giveUp(ctx)
 			return nil, fmt.Errorf("wait for the lease: %w", ctx.Err())
 		case err == nil:
-			failing = time.Time{}
-		case failing.IsZero():
-			failing = time.Now()
-		}
-		if err != nil && (!s.client.transient(err) || exhausted(err, s.client.shard(id), failing, retryFor)) {
-			if l.asked.Load() {
-				go l.release(ctx) // it may have been granted
-			}
+			failing = 0
+			l.asked.Store(false)
+		case !s.client.transient(err) || failing > retryFor:
+			l.giveUp(ctx)
 			return nil, fmt.Errorf("acquire the lease: %w", err)
+		default:
+			failing += failed + before
 		}
-		sleep(ctx, jitter(pause))
+		sleep(ctx, before)
 	}
 }
 
-// try asks for the lease once. Who leaves before the answer gives back what it
-// may bring.
-func (l *lease) try(ctx context.Context, force bool) (bool, error) {
-	if ctx.Err() != nil {
-		return false, ctx.Err()
-	}
-	type granted struct {
-		Grant
-		ok bool
-	}
-	l.prolong(time.Now())
-	answered := begin(ctx, call[granted]{where: l.client.shardOf(l.id), timeout: answerWithin,
+type granted struct {
+	Grant
+	ok bool
+}
+
+// try asks for the lease once.
+func (l *lease) try(ctx context.Context, force bool) (ok bool, failed time.Duration, err error) {
+	asked := begin(ctx, call[granted]{where: l.client.shardOf(l.id), timeout: answerWithin,
 		do: func(ctx context.Context) (g granted, err error) {
 			l.asked.Store(true)
+			l.prolong(time.Now())
 			g.Grant, g.ok, err = l.Server.Acquire(ctx, l.id, l.owner, l.Lease, force)
 			return g, err
 		}})
+	l.answer = asked.done
 	select {
-	case a := <-answered:
-		l.grant = a.value.Grant
-		return a.value.ok && a.err == nil, a.err
+	case r := <-l.answer:
+		l.grant = r.value.Grant
+		return r.value.ok && r.err == nil, r.failed, r.err
 	case <-ctx.Done():
-		go func() {
-			if <-answered; l.asked.Load() {
-				l.release(ctx)
-			}
-		}()
-		return false, ctx.Err()
+		return false, 0, ctx.Err()
 	}
+}
+
+// giveUp gives back what the server may have granted, or grants yet.
+func (l *lease) giveUp(ctx context.Context) {
+	go func() {
+		for range l.answer {
+		}
+		if l.asked.Load() {
+			l.release(ctx)
+		}
+	}()
 }
 
 // hold returns the context of what runs under the lease, and renews the lease
@@ -136,10 +142,7 @@ func (l *lease) renew(ctx context.Context, lose context.CancelCauseFunc) {
 	pause := l.Lease / 3
 	for sleep(ctx, min(pause, l.left())) {
 		sent := time.Now()
-		kept, err := once(ctx, call[bool]{where: l.client.shardOf(l.id), urgent: true, timeout: l.left(),
-			do: func(ctx context.Context) (bool, error) {
-				return l.Server.Renew(ctx, l.id, l.owner, l.Lease)
-			}})
+		kept, err := l.tryRenew(ctx)
 		if err == nil && kept {
 			l.prolong(sent)
 		}
@@ -151,6 +154,15 @@ func (l *lease) renew(ctx context.Context, lose context.CancelCauseFunc) {
 			pause = l.Lease / 30
 		}
 	}
+}
+
+func (l *lease) tryRenew(ctx context.Context) (kept bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.left())
+	defer cancel()
+	r := once(ctx, call[bool]{where: l.client.shardOf(l.id), urgent: true, timeout: answerWithin,
+		do: func(ctx context.Context) (bool, error) { return l.Server.Renew(ctx, l.id, l.owner, l.Lease) },
+	})
+	return r.value, r.err
 }
 
 func (l *lease) prolong(from time.Time) {
@@ -196,24 +208,25 @@ func (l *lease) stored(ctx context.Context) (Record, error) {
 	})
 }
 
-// release gives the lease back. What fails is tried again until the lease has
-// ended by itself, behind the caller, whom others need not wait for.
+// release gives the lease back. It is tried until the lease has ended by itself,
+// but the caller is not kept for so long: whoever waits for the lease does not wait
+// for the caller.
 func (l *lease) release(ctx context.Context) {
-	ctx = context.WithoutCancel(ctx)
-	if !l.tryRelease(ctx) {
-		go func() {
-			for pause := firstPause; l.left() > 0 && sleep(ctx, jitter(pause)) && !l.tryRelease(ctx); {
-				pause = min(2*pause, lastPause)
-			}
-		}()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(l.left(), freeWithin))
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		defer cancel()
+		_, _ = retry(ctx, l.client, l.Lease, call[struct{}]{ // if it fails, the lease ends by itself
+			where: l.client.shardOf(l.id), urgent: true, timeout: freeWithin,
+			do: func(ctx context.Context) (struct{}, error) {
+				return struct{}{}, l.Server.Release(ctx, l.id, l.owner)
+			}})
+	}()
+	patience := time.NewTimer(freeWithin)
+	defer patience.Stop()
+	select {
+	case <-released:
+	case <-patience.C:
 	}
-}
-
-// tryRelease reports whether there is nothing left to try.
-func (l *lease) tryRelease(ctx context.Context) bool {
-	_, err := once(ctx, call[struct{}]{where: l.client.shardOf(l.id), urgent: true, timeout: freeWithin,
-		do: func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, l.Server.Release(ctx, l.id, l.owner)
-		}})
-	return err == nil || !l.client.transient(err)
 }

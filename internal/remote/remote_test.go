@@ -234,6 +234,26 @@ func TestWaitEndsThoughTheServerHangs(t *testing.T) {
 	})
 }
 
+// TestWaitEndsBetweenQuestions: what was granted by an answer that was lost is given
+// back.
+func TestWaitEndsBetweenQuestions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var once atomic.Bool
+		server := &memory{lost: func(method string) bool { return method == "Acquire" && !once.Swap(true) }}
+		ctx, cancel := context.WithTimeout(t.Context(), firstPause/4)
+		defer cancel()
+		if err := walletauth.Save(ctx, newTestStore(t, server), "k", session(1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Update: %v", err)
+		}
+		synctest.Wait()
+		began := time.Now()
+		save(t, newTestStore(t, server), "k", 2)
+		if took := time.Since(began); took > lastPause {
+			t.Errorf("the next Update waited for %v", took)
+		}
+	})
+}
+
 func TestPanicOfTheClient(t *testing.T) {
 	s := newTestStore(t, &memory{fault: func(method string) error {
 		if method != "Probe" {

@@ -97,7 +97,8 @@ type Server interface {
 	Shard(id string) string
 	Shards(ctx context.Context) ([]string, error)
 	// Probe sends payload from a shard to the subscription named echo, by the way
-	// that changes of its keys take.
+	// that changes of its keys take. Echoes come in order, and no change is lost between
+	// two that follow each other: else one is left out.
 	Probe(ctx context.Context, shard, echo, payload string) error
 	// Transient reports whether the same call may succeed in a moment.
 	Transient(err error) bool

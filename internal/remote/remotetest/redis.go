@@ -50,10 +50,11 @@ func (r *Redis) Start(fsync string, args ...string) error {
 
 // StartClusterNode starts it as a node of a cluster at a port of this machine,
 // instead of a socket.
-func (r *Redis) StartClusterNode(port string) error {
+func (r *Redis) StartClusterNode(port string, args ...string) error {
 	r.Address = "127.0.0.1:" + port
-	return r.start("tcp", r.Address,
-		[]string{"--bind", "127.0.0.1", "--port", port, "--dir", r.folder, "--save", "", "--cluster-enabled", "yes"})
+	args = append([]string{"--bind", "127.0.0.1", "--port", port, "--dir", r.folder,
+		"--save", "", "--cluster-enabled", "yes"}, args...)
+	return r.start("tcp", r.Address, args)
 }
 
 // start leaves the Service that has ended if there is to be no other.
