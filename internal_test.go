@@ -40,6 +40,32 @@ func TestEitherTokenMakesASessionAnotherState(t *testing.T) {
 	}
 }
 
+// TestSharedError: a failure that holds back the refreshes of other users tells
+// them its kind, and nothing that the server said to this one.
+func TestSharedError(t *testing.T) {
+	const said = "told to one user alone"
+	network := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
+	for what, row := range map[string]struct {
+		err  error
+		want RefreshError
+		is   error
+	}{
+		"a status":        {&RefreshError{StatusCode: 503, RetryAfter: time.Minute, Err: errors.New(said)}, RefreshError{StatusCode: 503, RetryAfter: time.Minute}, errEndpointDown},
+		"a network error": {fmt.Errorf(said+": %w", network), RefreshError{}, network},
+		"a timeout":       {&RefreshError{Err: fmt.Errorf(said+": %w", context.DeadlineExceeded)}, RefreshError{}, context.DeadlineExceeded},
+		"anything else":   {errors.New(said), RefreshError{}, errEndpointDown},
+	} {
+		var got *RefreshError
+		err := sharedError(row.err)
+		if !errors.As(err, &got) || got.StatusCode != row.want.StatusCode || got.RetryAfter != row.want.RetryAfter {
+			t.Errorf("%s: %#v", what, err)
+		}
+		if !errors.Is(err, row.is) || !errors.Is(err, errEndpointDown) || strings.Contains(err.Error(), said) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestSameLogin(t *testing.T) {
 	s := sessionOf("user", 1)
 	renewed, moved, again, other := *sessionOf("user", 2), *sessionOf("user", 3), *sessionOf("user", 4), *sessionOf("other", 1)
