@@ -165,9 +165,9 @@ report() {
 
 skipped() {
 	awk '
-		/^=== / { said = "" }
-		/^ *--- SKIP: / { print "      skipped: " $3 (said == "" ? "" : ": " said) }
-		/^ *[a-z_0-9]+\.go:[0-9]+: / { sub(/^ *[a-z_0-9]+\.go:[0-9]+: /, ""); said = $0 }'
+		/^=== (RUN|PAUSE|CONT|NAME) / { now = $3 }
+		/^ *--- SKIP: / { print "      skipped: " $3 (said[$3] == "" ? "" : ": " said[$3]) }
+		/^ *[a-z_0-9]+\.go:[0-9]+: / { sub(/^ *[a-z_0-9]+\.go:[0-9]+: /, ""); said[now] = $0 }'
 }
 
 in_module() {
