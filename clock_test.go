@@ -137,7 +137,7 @@ func TestClockSkew(t *testing.T) {
 					t.Errorf("%d refreshes for 20 requests, want 1 at most", n)
 				}
 				if n := k.srv.Stats().Reuses; n != 0 {
-					t.Errorf("a spent refresh token was sent %d times", n)
+					t.Errorf("a used refresh token was sent %d times", n)
 				}
 			})
 			inBubble(t, name+"refreshes no more often", func(t *testing.T) {

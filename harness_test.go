@@ -211,7 +211,7 @@ func (k *kept) rewrite(n int, change func(fields map[string]any)) {
 func (k *kept) lostNothing() {
 	k.t.Helper()
 	if st := k.srv.Stats(); st.Reuses != 0 || st.RefreshesRefused != 0 {
-		k.t.Errorf("%d spent tokens were sent, %d refreshes refused", st.Reuses, st.RefreshesRefused)
+		k.t.Errorf("%d used tokens were sent, %d refreshes refused", st.Reuses, st.RefreshesRefused)
 	}
 }
 

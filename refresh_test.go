@@ -469,19 +469,19 @@ func (st *lawless) Update(ctx context.Context, key string, fn func(context.Conte
 	return st.MemoryStore.Update(ctx, key, func(context.Context, *walletauth.Session) (*walletauth.Session, error) { return next, nil })
 }
 
-// tolerant is a Refresher that merely refuses a spent token, as the server may
+// tolerant is a Refresher that merely refuses a used token, as the server may
 // that does not take its reuse for theft.
 type tolerant struct {
 	issuer
 	mu    sync.Mutex
-	spent map[string]bool
+	seen  map[string]bool
 	delay time.Duration
 }
 
 func (r *tolerant) Refresh(ctx context.Context, s *walletauth.Session) (*walletauth.Session, error) {
 	r.mu.Lock()
-	used := r.spent[s.RefreshToken]
-	r.spent[s.RefreshToken] = true
+	used := r.seen[s.RefreshToken]
+	r.seen[s.RefreshToken] = true
 	r.mu.Unlock()
 	time.Sleep(r.delay)
 	if used {
@@ -494,7 +494,7 @@ func TestALoserWithoutExclusionAdoptsWhatTheWinnerSaved(t *testing.T) {
 	for _, slow := range []time.Duration{0, 40 * time.Millisecond, 700 * time.Millisecond} {
 		inBubble(t, fmt.Sprintf("%s later", slow), func(t *testing.T) {
 			st := &lawless{slow: slow}
-			r := &tolerant{issuer: issuer{ttl: 5 * time.Minute}, spent: make(map[string]bool), delay: 10 * time.Millisecond}
+			r := &tolerant{issuer: issuer{ttl: 5 * time.Minute}, seen: make(map[string]bool), delay: 10 * time.Millisecond}
 			if err := walletauth.Save(t.Context(), st, "", r.issue(time.Now(), 0)); err != nil {
 				t.Fatal(err)
 			}
@@ -1162,7 +1162,7 @@ func TestAnUnsavedSessionThatIsOverIsNotReplacedByTheOneBefore(t *testing.T) {
 		}
 		k.sent(2)
 		if n := k.srv.Stats().Reuses; n != 0 {
-			t.Errorf("a spent token was sent %d times", n)
+			t.Errorf("a used token was sent %d times", n)
 		}
 		works()
 	})

@@ -152,7 +152,7 @@ func TestAConnectionThatIsRefusedIsRetried(t *testing.T) {
 	})
 }
 
-// The server has rotated and its answer is lost: sending the spent token again
+// The server has rotated and its answer is lost: sending the used token again
 // is all that can be done, and a server that takes it for theft ends the
 // session.
 func TestAnAnswerThatIsLostIsAskedForAgain(t *testing.T) {

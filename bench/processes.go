@@ -22,7 +22,7 @@ type shared struct {
 	Store     string    `json:"store"`
 	Processes int       `json:"processes"`
 	Refreshes int       `json:"refreshes"` // the most of any round
-	Reuses    int       `json:"reuses"`    // spent refresh tokens sent again, in all rounds
+	Reuses    int       `json:"reuses"`    // used refresh tokens sent again, in all rounds
 	LastMS    float64   `json:"last_ms"`   // until the last has the new token, median
 	BeyondMS  float64   `json:"beyond_ms"` // the refresh itself
 	Rounds    []float64 `json:"last_ms_by_round"`
@@ -243,7 +243,7 @@ func (f *fleet) read() (lines []string, err error) {
 }
 
 func sharedTable(results []shared) table {
-	t := table{Columns: []string{"store", "processes", "refreshes per expiry", "spent tokens sent", "until the last has the new token, ms", "beyond the refresh, ms"}}
+	t := table{Columns: []string{"store", "processes", "refreshes per expiry", "used tokens sent again", "until the last has the new token, ms", "beyond the refresh, ms"}}
 	for _, r := range results {
 		t.add(r.Store, number(r.Processes), number(r.Refreshes), number(r.Reuses), number(r.LastMS), number(r.BeyondMS))
 	}

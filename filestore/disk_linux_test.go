@@ -142,7 +142,7 @@ func roomWorker(w *workerSide) error {
 	return nil
 }
 
-// Otherwise a refresh on a full disk would spend a token that the next process
+// Otherwise a refresh on a full disk would use a token up that the next process
 // finds in the store and sends again, which ends the session.
 func TestAnUpdateHasRoomOrKnowsThatThereIsNone(t *testing.T) {
 	w := startOnDisk(t, "room")

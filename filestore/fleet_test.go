@@ -100,7 +100,7 @@ func TestTwentyProcessesShareOneSession(t *testing.T) {
 	t.Logf("%d processes, %d kills, %v: %d requests arrived, %d of those that lived to tell; %d refreshes; %d answers 401; the file was read %d times",
 		fleet, kills, took.Round(time.Millisecond), stats.Requests, sent, stats.Refreshes, stats.Unauthorized, reads)
 	if stats.Reuses != 0 || stats.RefreshesRefused != 0 {
-		t.Errorf("%d spent refresh tokens came back, %d refreshes were refused", stats.Reuses, stats.RefreshesRefused)
+		t.Errorf("%d used refresh tokens came back, %d refreshes were refused", stats.Reuses, stats.RefreshesRefused)
 	}
 	if most := int(took/earliest) + 1; stats.Refreshes > most {
 		t.Errorf("%d refreshes, and lifetimes explain %d", stats.Refreshes, most)

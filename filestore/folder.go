@@ -216,7 +216,7 @@ func (f *folder) check(name string, checkFile func(path string, info fs.FileInfo
 // and what a crashed one left is found without a search. Its data is synced
 // before the rename, since a file system may carry out the rename first and a
 // power failure would then leave an empty file. The folder is synced after it,
-// since a lost rename is a logout: the old refresh token is spent.
+// since a lost rename is a logout: the old refresh token has been used.
 func (f *folder) replace(name, temp string, data []byte, previous fs.FileInfo) (fs.FileInfo, error) {
 	if err := f.fill(temp, data); err != nil {
 		_ = f.root.Remove(temp)
@@ -267,9 +267,9 @@ func (f *folder) openTemp(temp string) (file *os.File, err error) {
 // comes in the place of previous: twice its size, and no less than most disks
 // give out at once.
 //
-// A refresh spends a token for one that must be stored, and on a full disk it
+// A refresh exchanges a token for one that must be stored, and on a full disk it
 // cannot be: this process could use it on from memory, but the next one would
-// find the spent token, send it again, and end the session. So that there is
+// find the used token, send it again, and end the session. So that there is
 // room has to be known before. Where a file system writes in another place what
 // it overwrites (btrfs, ZFS, APFS) this is nearly so: it was there a moment ago.
 func (f *folder) reserve(temp string, previous fs.FileInfo) error {

@@ -115,7 +115,7 @@ end:	do
 		failovers++;
 		stored = before;
 		stamp = stampBefore;
-		excused = true		/* who does not have what was lost sends what is spent */
+		excused = true		/* who does not have what was lost sends what has been used */
 	}
 	od
 }

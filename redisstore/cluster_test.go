@@ -84,7 +84,7 @@ func shardOf(t *testing.T, client *redis.ClusterClient, s *redisstore.Store, key
 }
 
 // TestFailOverThatLosesASave: a process that holds the later state of a session than
-// the new master keeps it and stores it again. Its spent token is not sent: the API
+// the new master keeps it and stores it again. Its used token is not sent: the API
 // would end the session.
 func TestFailOverThatLosesASave(t *testing.T) {
 	for name, afterwards := range map[string]func(*testing.T, *failOver){
@@ -100,7 +100,7 @@ func TestFailOverThatLosesASave(t *testing.T) {
 			afterwards(t, f)
 			f.awaitStored(t, f.refreshed)
 			if seen := f.api.Stats(); seen.Refreshes != 2 || seen.Reuses != 0 {
-				t.Errorf("%d refreshes, want one before the fail-over and one after it, and %d spent tokens", seen.Refreshes, seen.Reuses)
+				t.Errorf("%d refreshes, want one before the fail-over and one after it, and %d used tokens", seen.Refreshes, seen.Reuses)
 			}
 		})
 	}

@@ -24,7 +24,7 @@ import (
 //	Fault{Status: 307, Header: http.Header{"Location": {url}}}
 //	Fault{Body: "<html>Log in to this network</html>"}
 //
-//	// No answer, and nothing has happened; no answer, and the token is spent:
+//	// No answer, and nothing has happened; no answer, and the token has been used:
 //	Fault{Drop: true}
 //	Fault{Drop: true, After: true}
 type Fault struct {
@@ -36,7 +36,7 @@ type Fault struct {
 	// request with it, when the client leaves or the server is closed.
 	Delay time.Duration
 	// After lets the request take effect before it is held and before it
-	// fails: the refresh token is spent, the wallet made. Without After a
+	// fails: the refresh token has been used, the wallet made. Without After a
 	// request that fails has no effect. Whatever it does, it is answered as
 	// Status and Body or Drop say, or as usual if they do not.
 	After bool

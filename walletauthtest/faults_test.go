@@ -198,7 +198,7 @@ func TestClientThatHangsUpEndsADelay(t *testing.T) {
 	c.mustRefresh(s)
 }
 
-// Do runs in between: the token is spent, the answer has not left.
+// Do runs in between: the token has been used, the answer has not left.
 func TestDoSeesTheEffectWithAfter(t *testing.T) {
 	for after, want := range map[bool]int{false: 0, true: 1} {
 		srv := walletauthtest.NewServer(walletauthtest.Config{TB: t})

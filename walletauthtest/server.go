@@ -29,12 +29,12 @@ type Config struct {
 
 	// KeepRefreshToken lets a refresh answer with the refresh token it was
 	// given, which then works any number of times until it expires. Default:
-	// every refresh issues a new one, and the old one is spent.
+	// every refresh issues a new one, and the old one has been used.
 	KeepRefreshToken bool
 	// NewSessionID gives the session a new id at every refresh; the old id is
-	// then as spent as the old refresh token. Default: the id stays.
+	// then as used as the old refresh token. Default: the id stays.
 	NewSessionID bool
-	// ReuseGrace is for how long, from its first use, a spent refresh token is
+	// ReuseGrace is for how long, from its first use, a used refresh token is
 	// answered as it was then: with the same tokens, however often it comes. That is
 	// no violation and counts as Stats.Repeats. Such a grace is how some servers
 	// forgive a client that lost the answer to a refresh. Default: none, so that

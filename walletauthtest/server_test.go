@@ -270,7 +270,7 @@ func TestReuseOfARefreshTokenEndsTheSession(t *testing.T) {
 	defer srv.Close()
 	c, first, bystander := newClient(t, srv), srv.Login("user-1"), srv.Login("user-1")
 	second := c.mustRefresh(first)
-	c.wantRefusal("the spent token", c.refresh(first), 401, unauthorized)
+	c.wantRefusal("the used token", c.refresh(first), 401, unauthorized)
 	c.wantRefusal("the token that was good", c.refresh(second), 401, unauthorized)
 	c.wantRefusal("the access token", c.list(second.AccessToken), 401, unauthorized)
 	c.wantStatus("another session of the user", c.list(bystander.AccessToken), 200)
@@ -299,7 +299,7 @@ func TestReuseGrace(t *testing.T) {
 			test(newClient(t, srv), srv, srv.Login("user-1"))
 		})
 	}
-	t.Run("a spent token is answered as the first time within it", func(t *testing.T) {
+	t.Run("a used token is answered as the first time within it", func(t *testing.T) {
 		grace(t, func(c *client, srv *walletauthtest.Server, first *walletauth.Session) {
 			second := c.mustRefresh(first)
 			third := c.mustRefresh(second)
@@ -323,7 +323,7 @@ func TestReuseGrace(t *testing.T) {
 		grace(t, func(c *client, srv *walletauthtest.Server, first *walletauth.Session) {
 			second := c.mustRefresh(first)
 			time.Sleep(30 * time.Second)
-			c.wantRefusal("the spent token", c.refresh(first), 401, unauthorized)
+			c.wantRefusal("the used token", c.refresh(first), 401, unauthorized)
 			c.wantRefusal("the token that was good", c.refresh(second), 401, unauthorized)
 			if got := srv.Stats(); got.Reuses != 1 || got.Repeats != 0 {
 				t.Errorf("%d reuses and %d repeats, want 1 and 0", got.Reuses, got.Repeats)
@@ -334,7 +334,7 @@ func TestReuseGrace(t *testing.T) {
 		grace(t, func(c *client, srv *walletauthtest.Server, first *walletauth.Session) {
 			mixed := *first
 			mixed.ID = c.mustRefresh(first).ID
-			c.wantRefusal("the spent token with the new id", c.refresh(&mixed), 401, unauthorized)
+			c.wantRefusal("the used token with the new id", c.refresh(&mixed), 401, unauthorized)
 			if got := srv.Stats().Reuses; got != 1 {
 				t.Errorf("Reuses = %d, want 1", got)
 			}
@@ -344,7 +344,7 @@ func TestReuseGrace(t *testing.T) {
 		grace(t, func(c *client, srv *walletauthtest.Server, first *walletauth.Session) {
 			c.mustRefresh(first)
 			srv.RevokeSessions("user-1")
-			c.wantRefusal("the spent token", c.refresh(first), 401, unauthorized)
+			c.wantRefusal("the used token", c.refresh(first), 401, unauthorized)
 		})
 	})
 	t.Run("of many at once one refreshes and all have its answer", func(t *testing.T) {
@@ -563,7 +563,7 @@ func TestViolationsFailTheTestTheServerBelongsTo(t *testing.T) {
 	srv := walletauthtest.NewServer(walletauthtest.Config{TB: tb})
 	c, s := newClient(t, srv), srv.Login("user-1")
 	c.mustRefresh(s)
-	c.wantStatus("a spent token", c.refresh(s), 401)
+	c.wantStatus("a used token", c.refresh(s), 401)
 	c.wantStatus("an ended session, which is no violation", c.list(s.AccessToken), 401)
 	want := []string{"walletauthtest: the client broke the protocol: POST /users/refresh-token: a refresh token was used twice: send the one that the last refresh answered with"}
 	if diff := cmp.Diff(want, tb.errors); diff != "" {

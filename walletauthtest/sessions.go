@@ -13,8 +13,8 @@ import (
 type sessions struct {
 	mu      sync.Mutex // guards all below, and the fields of every login
 	access  map[string]accessToken
-	refresh map[string]*login // by every refresh token issued, the spent ones too
-	spent   map[string]spending
+	refresh map[string]*login // by every refresh token issued, the used ones too
+	used    map[string]firstUse
 	users   map[string][]*login
 	ids     map[string]*login // by every id a session has had
 }
@@ -29,8 +29,8 @@ type login struct {
 	revoked   int // of these the first so many do not work
 }
 
-// spending is the first use of a refresh token.
-type spending struct {
+// firstUse is the first use of a refresh token.
+type firstUse struct {
 	at    time.Time
 	id    string // the session's, as it was sent
 	reply walletauth.Session
@@ -101,7 +101,7 @@ func (st *sessions) begin(config Config, userID string, now time.Time) *walletau
 		st.refresh = make(map[string]*login)
 		st.users = make(map[string][]*login)
 		st.ids = make(map[string]*login)
-		st.spent = make(map[string]spending)
+		st.used = make(map[string]firstUse)
 	}
 	l := &login{userID: userID}
 	l.session = walletauth.Session{
@@ -198,12 +198,12 @@ func (s *Server) countRenewal(done renewal, err error) {
 // renewal is what became of a refresh.
 type renewal struct {
 	reply    walletauth.Session
-	repeated bool   // the token was spent, and the reply is the first one
-	reused   bool   // the token was spent, which has ended the session
+	repeated bool   // the token was used, and the reply is the first one
+	reused   bool   // the token was used, which has ended the session
 	userID   string // whose refresh token it is, "" if nobody's
 }
 
-// renew spends a refresh token. If it has been spent before, the session ends,
+// renew exchanges a refresh token. If it has been used before, the session ends,
 // since one of those who know the token must be a thief, unless the server is
 // told to forgive that for a while.
 func (st *sessions) renew(config Config, id, token string, now time.Time) (renewal, error) {
@@ -214,9 +214,9 @@ func (st *sessions) renew(config Config, id, token string, now time.Time) (renew
 		return renewal{}, errUnauthorized
 	}
 	done := renewal{userID: l.userID}
-	first, spent := st.spent[token]
+	first, used := st.used[token]
 	switch {
-	case spent && first.id == id && now.Sub(first.at) < config.ReuseGrace && !l.ended:
+	case used && first.id == id && now.Sub(first.at) < config.ReuseGrace && !l.ended:
 		done.reply, done.repeated = first.reply, true
 		return done, nil
 	case l.session.RefreshToken != token:
@@ -230,7 +230,7 @@ func (st *sessions) renew(config Config, id, token string, now time.Time) (renew
 	st.rotate(config, l, now)
 	done.reply = l.session
 	if l.session.RefreshToken != token && config.ReuseGrace > 0 {
-		st.spent[token] = spending{now, id, l.session}
+		st.used[token] = firstUse{now, id, l.session}
 	}
 	return done, nil
 }

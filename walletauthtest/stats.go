@@ -11,8 +11,8 @@ type Stats struct {
 	Logouts          int // sessions ended by a request
 	Refreshes        int // refreshes that were granted, also where a fault then lost the answer
 	RefreshesRefused int // refreshes answered 4xx; faults are not counted
-	Repeats          int // spent refresh tokens that came back within Config.ReuseGrace
-	Reuses           int // spent refresh tokens that came back otherwise
+	Repeats          int // used refresh tokens that came back within Config.ReuseGrace
+	Reuses           int // used refresh tokens that came back otherwise
 	Unauthorized     int // all answers 401, those to refreshes too; faults are not counted
 	NeedlessBearers  int // requests to a public endpoint that carried Authorization
 	WrongUser        int // requests whose UserHeader names another user than their bearer
@@ -23,7 +23,7 @@ type Stats struct {
 type UserStats struct {
 	Requests  int // that carried a bearer of the user which worked
 	Refreshes int // that were granted
-	Reuses    int // spent refresh tokens of the user that came back
+	Reuses    int // used refresh tokens of the user that came back
 }
 
 // maxViolations bounds the list, not the count: the first ones tell what is
@@ -109,7 +109,7 @@ func (s *Server) Refreshes(sessionID string) int {
 }
 
 // Violations returns what clients did that no correct client ever does, in the
-// order it was seen, at most the first 100: a spent refresh token sent again, a
+// order it was seen, at most the first 100: a used refresh token sent again, a
 // refresh token with another session's id, a refresh that carried
 // Authorization, a header that is missing or sent twice or names an unknown
 // project or source, a body that is not what the endpoint takes, a bearer that

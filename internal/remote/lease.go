@@ -18,7 +18,7 @@ const (
 )
 
 // A server that restarts is back in a moment, so what failed is tried again for
-// so long. With a new token at stake it is tried for longer: a spent refresh
+// so long. With a new token at stake it is tried for longer: a used refresh
 // token whose successor is lost ends the session.
 const (
 	answerWithin = 5 * time.Second // one attempt

@@ -176,7 +176,7 @@ func (s *Store) readFailed(r *read, err error, outage *outage) {
 }
 
 // restore stores the copy again after the server has lost it, in a fail-over for
-// example: else the next refresh would send a token that is spent.
+// example: else the next refresh would send a token that has been used.
 func (s *Store) restore(l lookup, key string) {
 	defer s.cache.endRestore(l)
 	_ = s.Update(context.Background(), key, func(_ context.Context, current *walletauth.Session) (*walletauth.Session, error) {

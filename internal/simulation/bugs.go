@@ -48,7 +48,7 @@ func (s Seams) FindsBugs(t *testing.T) {
 		{"a store that mixes keys up", func(w *world) { w.bugs.mixesKeys = true }},
 		{"a store that is empty while its server is down", func(w *world) { w.bugs.emptyWhenDown = true }},
 		{"a refresher that sends twice to be sure", func(w *world) { w.twist.refresher = sendsTwice }},
-		{"a refresher that spends the token it was given at first", func(w *world) { w.twist.refresher = new(firstToken).refresh }},
+		{"a refresher that uses the token it was given at first", func(w *world) { w.twist.refresher = new(firstToken).refresh }},
 		{"a refresher that takes any failure for the end", func(w *world) { w.twist.refresher = givesUp }},
 		{"a refresher that is as impatient as its callers", func(w *world) { w.twist.refresher = hasty }},
 		{"a client that repeats a request until it works", func(w *world) { w.twist.client = stubborn }},

@@ -50,9 +50,9 @@ func (l *login) wasStored() bool { return l.grants[0].stored }
 type grant struct {
 	issued, ends time.Time    // of the access token
 	revoked      bool         // the access token
-	by           *turn        // in which it was bought, nil at the login
+	by           *turn        // in which it was issued, nil at the login
 	holder       *incarnation // that got the reply, nil if nobody did
-	trip         *trip        // in which it was bought
+	trip         *trip        // in which it was issued
 	received     time.Time    // by the holder
 	helped       bool         // a request that had got a 401 was repeated with it, and not in vain
 	missed       bool         // a fault kept a save from the store
@@ -275,10 +275,10 @@ func (t *trip) refresh() (*http.Response, error) {
 	w.checkSend(t, asked.RefreshToken)
 	t.inc.sending[t.a.key]++
 	w.mu.Unlock()
-	var bought *grant
+	var issued *grant
 	resp, err := t.travel(func() *http.Response {
 		resp, g := t.serveRefresh(asked.SessionID, asked.RefreshToken)
-		bought = g
+		issued = g
 		return resp
 	})
 	w.mu.Lock()
@@ -301,14 +301,14 @@ func (t *trip) refresh() (*http.Response, error) {
 		w.checkReply(t, p)
 	}
 	switch {
-	case bought == nil:
+	case issued == nil:
 	case t.fault == truncated:
 		t.gone = true
 	default:
-		bought.holder = t.inc
-		bought.received = time.Now()
+		issued.holder = t.inc
+		issued.received = time.Now()
 		if t.a.reason == walletauth.Rejected && (t.a.refusing || t.a.kind == renews) {
-			t.inc.rejections[t.a.key] = append(t.inc.rejections[t.a.key], bought)
+			t.inc.rejections[t.a.key] = append(t.inc.rejections[t.a.key], issued)
 		}
 	}
 	return resp, nil
@@ -434,7 +434,7 @@ func (t *trip) serveRefresh(id, token string) (*http.Response, *grant) {
 	return t.reply(200, nil, bytes.NewReader(body)), next.grant()
 }
 
-// reused ends a session because a spent refresh token came back, and asks
+// reused ends a session because a used refresh token came back, and asks
 // whose fault that is. w.mu is held.
 func (w *world) reused(t *trip, p pair) {
 	w.walletkit.end(p.login, "reuse of refresh token "+strconv.Itoa(p.n)+" by "+t.a.String())

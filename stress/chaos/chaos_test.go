@@ -34,7 +34,7 @@ type chaos struct {
 	seed   uint64
 	store  walletauth.TokenStore // the same, by a way without faults
 	lease  time.Duration         // of the workers
-	grace  time.Duration         // of the API, for spent refresh tokens
+	grace  time.Duration         // of the API, for used refresh tokens
 	ledger *ledger
 	api    *api
 	fleet  *fleet

@@ -28,7 +28,7 @@
 // holds what was issued last. Stores that are wrong on purpose are found out by
 // the same bookkeeping.
 //
-// An API may answer a spent refresh token as the first time, for a while: 30
+// An API may answer a used refresh token as the first time, for a while: 30
 // seconds in another test, with the stores' own lease of 15. Workers are killed
 // between commit and save again, and no session may be lost: whoever takes over
 // when the lease has ended is granted what the one that was killed had got.

@@ -38,7 +38,7 @@ func TestLedgerExplains(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLedger(6*sec, h.grace)
-			tr := &trade{session: &session{key: "user"}, process: "worker", spent: "old", brought: "new", at: 10 * sec, saved: h.saved}
+			tr := &trade{session: &session{key: "user"}, process: "worker", used: "old", brought: "new", at: 10 * sec, saved: h.saved}
 			l.trades["old"] = tr
 			l.saves["worker"], l.stalls = h.saves, h.stalls
 			if h.killed != 0 {

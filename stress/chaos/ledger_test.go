@@ -36,14 +36,14 @@ import (
 // saved. The ledger sees that for two thirds of a lease, in which it is renewed
 // twice, the worker has saved nothing of any key.
 //
-// An API that forgives a spent token for a while makes up for the first two ways,
+// An API that forgives a used token for a while makes up for the first two ways,
 // unless the machine stands still meanwhile. The ledger notices that by a timer.
 //
 // Whatever else ends a session is a mistake of the library.
 type ledger struct {
 	began time.Time
 	lease time.Duration // 0: locks last as long as the process
-	grace time.Duration // in which the API forgives a spent token, so that a kill loses nothing
+	grace time.Duration // in which the API forgives a used token, so that a kill loses nothing
 
 	mu       sync.Mutex // guards what follows
 	trades   map[string]*trade
@@ -64,11 +64,11 @@ type ledger struct {
 
 // trade is a refresh that was granted.
 type trade struct {
-	session        *session
-	process        string
-	spent, brought string
-	at             time.Duration
-	saved          time.Duration // when, by whomever; 0: not yet
+	session       *session
+	process       string
+	used, brought string
+	at            time.Duration
+	saved         time.Duration // when, by whomever; 0: not yet
 }
 
 type session struct {
@@ -77,9 +77,9 @@ type session struct {
 	over   bool
 }
 
-// reuse is a spent token that was sent again.
+// reuse is a used token that was sent again.
 type reuse struct {
-	trade *trade // in which it was spent
+	trade *trade // in which it was used
 	by    string
 	at    time.Duration
 	last  bool // nothing had been granted to the session since
@@ -132,13 +132,13 @@ func (l *ledger) granted(process, token string, next *walletauth.Session) (first
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t := l.trades[mark(token)]; t != nil {
-		l.note(t.session.key, "%s trades %s in for %s again", process, t.spent, t.brought)
+		l.note(t.session.key, "%s trades %s in for %s again", process, t.used, t.brought)
 		return false
 	}
-	t := &trade{session: l.sessions[next.ID], process: process, spent: mark(token), brought: mark(next.RefreshToken), at: l.now()}
+	t := &trade{session: l.sessions[next.ID], process: process, used: mark(token), brought: mark(next.RefreshToken), at: l.now()}
 	t.session.newest = t.brought
-	l.trades[t.spent], l.issued[t.brought] = t, t
-	l.note(t.session.key, "%s trades %s in for %s", process, t.spent, t.brought)
+	l.trades[t.used], l.issued[t.brought] = t, t
+	l.note(t.session.key, "%s trades %s in for %s", process, t.used, t.brought)
 	return true
 }
 
@@ -152,13 +152,13 @@ func (l *ledger) refused(process, id, token string) (lost string) {
 	case s == nil:
 		l.strange = append(l.strange, process+" sent the id of no session")
 	case t != nil:
-		l.note(s.key, "%s sends %s, which is spent", process, t.spent)
+		l.note(s.key, "%s sends %s, which has been used", process, t.used)
 		l.reuses = append(l.reuses, reuse{t, process, l.now(), t.brought == s.newest, l.story(s.key)})
 		if !s.over {
 			lost, s.over = s.key, true
 		}
 	case !s.over:
-		l.strange = append(l.strange, fmt.Sprintf("%s was refused %s of %s, which is not spent", process, mark(token), s.key))
+		l.strange = append(l.strange, fmt.Sprintf("%s was refused %s of %s, which has not been used", process, mark(token), s.key))
 	}
 	return lost
 }
@@ -254,7 +254,7 @@ func (l *ledger) judge() (v verdict) {
 		}
 	}
 	for _, r := range l.reuses {
-		again[r.trade.spent] = true
+		again[r.trade.used] = true
 		first, known := lost[r.trade.session]
 		switch {
 		case !known:

@@ -24,7 +24,7 @@ func TestRedis(t *testing.T) { haveAllFaults(t, newRedis(t)) }
 
 func TestPostgres(t *testing.T) { haveAllFaults(t, newPostgres(t)) }
 
-// TestAKillWithinTheGraceLosesNoSession has an API that answers a spent refresh
+// TestAKillWithinTheGraceLosesNoSession has an API that answers a used refresh
 // token as the first time, for 30 seconds. Whoever takes over from a process that
 // was killed between the API's commit and its save then gets what that one got.
 func TestAKillWithinTheGraceLosesNoSession(t *testing.T) {

@@ -225,7 +225,7 @@ var losses = map[string]func(*loss){
 		l.must(restore())
 		l.update(func(current *walletauth.Session) *walletauth.Session {
 			if current == nil || current.AccessToken != later.AccessToken {
-				l.Errorf("after the loss fn is called with %v, whose token is spent", current)
+				l.Errorf("after the loss fn is called with %v, whose token has been used", current)
 			}
 			return current
 		})
