@@ -29,10 +29,10 @@ type Config struct {
 
 	// KeepRefreshToken lets a refresh answer with the refresh token it was
 	// given, which then works any number of times until it expires. Default:
-	// every refresh issues a new one, and the old one has been used.
+	// every refresh issues a new one, and each works once.
 	KeepRefreshToken bool
-	// NewSessionID gives the session a new id at every refresh; the old id is
-	// then as used as the old refresh token. Default: the id stays.
+	// NewSessionID gives the session a new id at every refresh; the old id
+	// works no more, like the old refresh token. Default: the id stays.
 	NewSessionID bool
 	// ReuseGrace is for how long, from its first use, a used refresh token is
 	// answered as it was then: with the same tokens, however often it comes. That is

@@ -191,8 +191,8 @@ func (f *fleet) order() order {
 // last is what is stored, has been for a while, and will be.
 //
 // A process that dies after the API has granted its refresh and before the new
-// session is stored takes the session with it: the API has used up the old
-// refresh token, and nobody else has seen the new one. No store can help that,
+// session is stored takes the session with it: the old refresh token
+// has been used, and nobody else has seen the new one. No store can help that,
 // it lasts as long as a write to the disk, and the user has to log in again. This
 // program shows what a kill does otherwise, so it kills while no refresh is
 // under way. The replicas themselves go on sending requests.
