@@ -299,7 +299,7 @@ func TestLoginThatIsStoredSettlesTheChangeThatCouldNotBe(t *testing.T) {
 		w.post(t, "/users/login-anonymously", "{}")
 		time.Sleep(time.Minute)
 		if n := store.updates - before; n != 1 {
-			t.Errorf("%d updates, want that of the login alone", n)
+			t.Errorf("%d updates, want the login's alone", n)
 		}
 	})
 }

@@ -246,7 +246,7 @@ func TestKeyIsAskedAboutSessionsOutsideOfRequests(t *testing.T) {
 	w.login(t, "b", "user-b")
 	s, err := w.transport.Session(context.WithValue(t.Context(), userKey{}, "b"))
 	if err != nil || s.UserID != "user-b" {
-		t.Errorf("session %v, error %v, want that of user-b", s, err)
+		t.Errorf("session %v, error %v, want user-b's", s, err)
 	}
 }
 

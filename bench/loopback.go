@@ -12,7 +12,7 @@ import (
 type loopback struct {
 	Peer         string  `json:"peer"`
 	Microseconds float64 `json:"us"`       // median
-	Added        float64 `json:"added_us"` // median minus that of no transport
+	Added        float64 `json:"added_us"` // median minus the median without a transport
 	Share        float64 `json:"share"`    // of it
 }
 

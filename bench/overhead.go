@@ -78,10 +78,10 @@ func (b *bout) sendAll(requests []*http.Request, n int) {
 	}
 }
 
-// measure adds a round of n requests. With one goroutine the time is that of
-// the processor, to which it does not matter who else wants it; with many it is
-// that of the clock, since who waits for a lock needs no processor. What the
-// garbage collector takes counts: it is the price of the allocations.
+// measure adds a round of n requests. With one goroutine it measures
+// processor time, to which it does not matter who else wants the processor; with
+// many it measures wall-clock time, since who waits for a lock needs no processor.
+// What the garbage collector takes counts: it is the price of the allocations.
 func (b *bout) measure(n int) {
 	spent := processorTime
 	if b.result.Goroutines > 1 {

@@ -147,7 +147,7 @@ func newFailOver(t *testing.T) *failOver {
 	master.Stop(syscall.SIGKILL)
 	replica.Signal(syscall.SIGCONT)
 	if fence, err := fenceAt(t.Context(), replica, name); fence != login {
-		t.Fatalf("the replica has fence %s, %v, want that of the login, %s", fence, err, login)
+		t.Fatalf("the replica has fence %s, %v, want the login's, %s", fence, err, login)
 	}
 	if err := replica.client.Do(t.Context(), "CLUSTER", "FAILOVER", "TAKEOVER").Err(); err != nil {
 		t.Fatal(err)

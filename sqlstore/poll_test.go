@@ -32,7 +32,7 @@ func watched(t *testing.T, place string, conns int) (here, there *sqlstore.Store
 	return here, there
 }
 
-// TestCommitsOutOfOrder: a change whose statement began before that of another is
+// TestCommitsOutOfOrder: a change whose statement began before another change's is
 // seen though it is committed after the other has been seen.
 func TestCommitsOutOfOrder(t *testing.T) {
 	waits(t)

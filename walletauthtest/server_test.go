@@ -29,8 +29,8 @@ func newClient(t testing.TB, srv *walletauthtest.Server) *client {
 	return &client{t, srv, srv.Client()}
 }
 
-// reply is a response that was read whole. err is that of the request, or of
-// reading.
+// reply is a response that was read whole. err says that sending or
+// reading failed.
 type reply struct {
 	status int
 	header http.Header

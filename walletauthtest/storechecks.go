@@ -117,7 +117,7 @@ func checkExclusion(t *storeTest) {
 	})
 	select {
 	case <-entered:
-		t.broken("the fn of a second Update runs while that of the first does")
+		t.broken("the fn of a second Update runs while the fn of the first does")
 	case err := <-second:
 		t.broken("a second Update returned while the fn of the first runs: %v", err)
 	case <-time.After(glance):

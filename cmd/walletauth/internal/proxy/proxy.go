@@ -41,7 +41,7 @@ type Config struct {
 }
 
 // Entry is a request in the log. It holds no token and no secret: the path is
-// that of the API, without the query.
+// the API's, without the query.
 type Entry struct {
 	Method, Path string
 	Status       int // 0 if the client left before there was an answer
