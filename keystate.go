@@ -212,6 +212,7 @@ func (st *keyState) fail(err error, now time.Time) { st.lastError, st.failedAt =
 // used before costs no string.
 type credentials struct {
 	session       *Session
+	token         string // the session's when this was made
 	auth, project [1]string
 
 	sinceCreated time.Duration // from its creation to its expiry, as the session says
@@ -221,13 +222,11 @@ type credentials struct {
 	expiry  time.Time     // by the local clock; zero unless the session's own is of no use
 }
 
-const bearerPrefix = "Bearer "
-
 // newCredentials returns the credentials of s. project is Transport.ProjectID.
 // The errors are that the token or the project cannot be sent in a header.
 func newCredentials(s *Session, project string) (*credentials, error) {
-	c := &credentials{session: s, sinceCreated: s.AccessTokenExpiresAt.Sub(s.CreatedAt)}
-	c.auth[0] = bearerPrefix + s.AccessToken
+	c := &credentials{session: s, token: s.AccessToken, sinceCreated: s.AccessTokenExpiresAt.Sub(s.CreatedAt)}
+	c.auth[0] = "Bearer " + s.AccessToken
 	if c.project[0] = project; project == "" {
 		c.project[0] = s.ProjectID
 	}
@@ -244,7 +243,10 @@ func newCredentials(s *Session, project string) (*credentials, error) {
 // when that expires: a store may return the same session at another address
 // each time, or, though it should not, another one at the same address.
 func (c *credentials) is(s *Session) bool {
-	return c != nil && c.auth[0][len(bearerPrefix):] == s.AccessToken && c.session.RefreshToken == s.RefreshToken &&
+	if c == nil || c.token != s.AccessToken {
+		return false
+	}
+	return c.session == s || c.session.RefreshToken == s.RefreshToken &&
 		c.session.ProjectID == s.ProjectID && c.session.AccessTokenExpiresAt.Equal(s.AccessTokenExpiresAt)
 }
 

@@ -37,8 +37,8 @@ type Map[S any] struct {
 }
 
 type entry[S any] struct {
-	state S
 	used  atomic.Uint32 // the epoch of the last use
+	state S
 }
 
 // Lock locks all states.
