@@ -135,18 +135,27 @@ func clusterClient(t *testing.T, nodes []*node) *redis.ClusterClient {
 
 var ports atomic.Int32
 
-// freePort finds a port that leaves room for the one of the cluster bus, which
-// is larger by 10,000.
+// freePort finds a port that is free, as is the one of the cluster bus, which is
+// larger by 10,000. Both lie below those that the system gives to whoever asks for
+// any, and no other process takes one before the server does.
 func freePort(t *testing.T) string {
 	t.Helper()
-	for port := 20000 + os.Getpid()%10000 + int(ports.Add(1)); port < 50000; port++ {
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			_ = l.Close() // it was to see whether it is free
+	for port := 11_000 + os.Getpid()%9000 + int(ports.Add(1)); port < 22_000; port++ {
+		if isFree(port) && isFree(port+10_000) {
 			return fmt.Sprint(port)
 		}
 	}
 	t.Fatal("no port is free")
 	return ""
+}
+
+func isFree(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	_ = l.Close() // it was to see whether it is free
+	return true
 }
 
 // relay stands in front of the bus of one node. Who connects says in its first
