@@ -134,10 +134,11 @@ lint() {
 	step "$module: staticcheck" in_module env GOFLAGS="$(go env GOFLAGS) $(race)" "$work/staticcheck" ./...
 }
 
-# tested FLAG... runs the tests of the module. Those under the race detector are
-# built as go vet and staticcheck have them, who share what was built.
+# tested FLAG... runs the tests of the module, which go vet has looked at. Those
+# under the race detector are built as go vet and staticcheck have them, who share
+# what was built. What a debugger needs is left out, which takes time to link.
 tested() {
-	step "$module: tests" in_module go test -v $(race) "$@" ./...
+	step "$module: tests" in_module go test -v -vet=off -ldflags=-w $(race) "$@" ./...
 	count
 }
 

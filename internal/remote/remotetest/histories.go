@@ -78,7 +78,7 @@ func Histories(t *testing.T, open Open, place string) {
 	}
 	for _, p := range holders {
 		p.ready()
-		p.signal(syscall.SIGSTOP)
+		p.stopBetweenWrites(store)
 	}
 	for name, h := range histories {
 		t.Run(name, func(t *testing.T) {
@@ -106,6 +106,27 @@ func Histories(t *testing.T, open Open, place string) {
 			}
 		})
 	}
+}
+
+// stopBetweenWrites stops a process that renews its lease, but not where it keeps
+// others from writing: in a SQLite file there is one writer at a time, and nobody
+// can help it if that one stands still.
+func (p *process) stopBetweenWrites(store walletauth.TokenStore) {
+	p.t.Helper()
+	for range 100 {
+		p.signal(syscall.SIGSTOP)
+		if canWrite(p.t.Context(), store) {
+			return
+		}
+		p.signal(syscall.SIGCONT)
+	}
+	p.t.Fatal("a hundred times nothing could be stored while the process was stopped")
+}
+
+func canWrite(ctx context.Context, store walletauth.TokenStore) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return walletauth.Save(ctx, store, "probe", loginBefore) == nil
 }
 
 // nextHolder is an Update in its fn.
