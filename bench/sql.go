@@ -1,14 +1,11 @@
 package main
 
 import (
-	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	_ "github.com/go-sql-driver/mysql"
 	_ "modernc.org/sqlite"
@@ -24,29 +21,15 @@ func startMariaDB(dir string) (string, func(), error) {
 		return "", nil, err
 	}
 	folder := filepath.Join(dir, "mariadb")
-	as, err := ownedFolder(folder, "mysql")
-	if err != nil {
-		return "", nil, err
-	}
 	data, socket := "--datadir="+filepath.Join(folder, "data"), filepath.Join(folder, "socket")
-	install := exec.Command("mariadb-install-db", "--no-defaults", data, "--auth-root-authentication-method=normal")
-	server := exec.Command(program, "--no-defaults", data, "--socket="+socket, "--skip-networking", "--max-connections=400")
-	for _, c := range []*exec.Cmd{install, server} {
-		c.Dir, c.SysProcAttr = folder, as
-	}
-	if out, err := install.CombinedOutput(); err != nil {
-		return "", nil, fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
-	}
-	stop, err := serve(server, socket, syscall.SIGTERM)
-	if err != nil {
-		return "", nil, err
-	}
 	source := "root@unix(" + socket + ")/test?interpolateParams=true"
-	if err := migrateSQL(sqlstore.MySQL, source); err != nil {
-		stop()
-		return "", nil, err
-	}
-	return source, stop, nil
+	stop, err := database{
+		folder: folder, owner: "mysql", socket: socket, signal: syscall.SIGTERM,
+		install: exec.Command("mariadb-install-db", "--no-defaults", data, "--auth-root-authentication-method=normal"),
+		server:  exec.Command(program, "--no-defaults", data, "--socket="+socket, "--skip-networking", "--max-connections=400"),
+		migrate: func() error { return migrateSQL(sqlstore.MySQL, source) },
+	}.start()
+	return source, stop, err
 }
 
 // findMariaDB looks where Debian hides it from users too.
@@ -81,13 +64,7 @@ func migrateSQL(dialect sqlstore.Dialect, source string) error {
 		return err
 	}
 	defer store.DB.Close()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		// It may still be starting up.
-		if err = store.DB.Ping(); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	return errors.Join(err, store.Migrate(context.Background()), store.Close())
+	return errors.Join(onceUp(store.DB.PingContext, store.Migrate), store.Close())
 }
 
 func openMariaDB(source string) (walletauth.TokenStore, error) {

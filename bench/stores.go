@@ -94,6 +94,37 @@ func openRedis(socket string) (walletauth.TokenStore, error) {
 	return &redisstore.Store{Client: redis.NewClient(&redis.Options{Network: "unix", Addr: socket})}, nil
 }
 
+// database is a server whose folder is prepared by a program of its own, and which
+// holds the table of a store.
+type database struct {
+	folder, owner   string // the folder of the server, and the user it runs as
+	install, server *exec.Cmd
+	socket          string
+	signal          os.Signal // ends the server though it has clients
+	migrate         func() error
+}
+
+func (d database) start() (stop func(), err error) {
+	as, err := ownedFolder(d.folder, d.owner)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range []*exec.Cmd{d.install, d.server} {
+		c.Dir, c.SysProcAttr = d.folder, as
+	}
+	if out, err := d.install.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", filepath.Base(d.install.Path), err, out)
+	}
+	if stop, err = serve(d.server, d.socket, d.signal); err != nil {
+		return nil, err
+	}
+	if err := d.migrate(); err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
+}
+
 // startPostgres starts a server of its own on a socket in a folder below dir.
 func startPostgres(dir string) (string, func(), error) {
 	program, err := findPostgres()
@@ -101,29 +132,15 @@ func startPostgres(dir string) (string, func(), error) {
 		return "", nil, err
 	}
 	folder := filepath.Join(dir, "postgres")
-	as, err := ownedFolder(folder, "postgres")
-	if err != nil {
-		return "", nil, err
-	}
 	data := filepath.Join(folder, "data")
-	initdb := exec.Command(filepath.Join(filepath.Dir(program), "initdb"), "-D", data, "-A", "trust", "-U", "postgres")
-	server := exec.Command(program, "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "max_connections=400")
-	for _, c := range []*exec.Cmd{initdb, server} {
-		c.Dir, c.SysProcAttr = folder, as
-	}
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return "", nil, fmt.Errorf("initdb: %w\n%s", err, out)
-	}
-	stop, err := serve(server, filepath.Join(folder, ".s.PGSQL.5432"), os.Interrupt)
-	if err != nil {
-		return "", nil, err
-	}
 	url := fmt.Sprintf("host=%s user=postgres dbname=postgres sslmode=disable pool_max_conns=4 pool_min_conns=2", folder)
-	if err := migrate(url); err != nil {
-		stop()
-		return "", nil, err
-	}
-	return url, stop, nil
+	stop, err := database{
+		folder: folder, owner: "postgres", socket: filepath.Join(folder, ".s.PGSQL.5432"), signal: os.Interrupt,
+		install: exec.Command(filepath.Join(filepath.Dir(program), "initdb"), "-D", data, "-A", "trust", "-U", "postgres"),
+		server:  exec.Command(program, "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "max_connections=400"),
+		migrate: func() error { return migrate(url) },
+	}.start()
+	return url, stop, err
 }
 
 // findPostgres looks where Debian hides it too.
@@ -147,14 +164,18 @@ func migrate(url string) error {
 		return err
 	}
 	defer pool.Close()
-	store := &pgxstore.Store{Pool: pool}
+	return onceUp(pool.Ping, (&pgxstore.Store{Pool: pool}).Migrate)
+}
+
+// onceUp makes the table of a store as soon as its server answers, which may still be
+// starting up.
+func onceUp(ping, migrate func(context.Context) error) (err error) {
+	ctx := context.Background()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		// It may still be starting up.
-		if err = pool.Ping(context.Background()); err == nil || time.Now().After(deadline) {
-			break
+		if err = ping(ctx); err == nil || time.Now().After(deadline) {
+			return errors.Join(err, migrate(ctx))
 		}
 	}
-	return errors.Join(err, store.Migrate(context.Background()))
 }
 
 func openPostgres(url string) (walletauth.TokenStore, error) {
