@@ -215,11 +215,7 @@ func TestClusterBusCut(t *testing.T) {
 		save(t, there, keys[i], remotetest.Session("first"))
 	}
 	awaitTrust(t, here, keys, asked)
-	near := subscribedTo(t, nodes)
-	far := nodes[0]
-	if far == near {
-		far = nodes[1]
-	}
+	near, far := subscribedTo(t, nodes)
 	missed := keyOf(t, far, there, keys)
 	cutBus(near, far, true)
 	saved := make(map[string]moment)
@@ -253,11 +249,7 @@ func TestClusterBusReset(t *testing.T) {
 		save(t, there, key, remotetest.Session("first"))
 	}
 	awaitTrust(t, here, keys, asked)
-	near := subscribedTo(t, nodes)
-	far := nodes[0]
-	if far == near {
-		far = nodes[1]
-	}
+	near, far := subscribedTo(t, nodes)
 	missed := keyOf(t, far, there, keys)
 	asked.awaitProbes(t, far, 1)
 	awaitHeard(t, far, near) // and so is the probe
@@ -320,21 +312,22 @@ func awaitTrust(t *testing.T, s *redisstore.Store, keys []string, asked *questio
 	}
 }
 
-// subscribedTo is the node that delivers changes to the only store that has copies.
-func subscribedTo(t *testing.T, nodes []*node) *node {
+// subscribedTo is the node that delivers changes to the only store that has copies,
+// and another one.
+func subscribedTo(t *testing.T, nodes []*node) (near, far *node) {
 	t.Helper()
-	for _, n := range nodes {
+	for i, n := range nodes {
 		const channel = "walletauth:changes"
 		subscribers, err := n.client.PubSubNumSub(t.Context(), channel).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if subscribers[channel] > 0 {
-			return n
+			return n, nodes[(i+1)%len(nodes)]
 		}
 	}
 	t.Fatal("the store is subscribed to no node")
-	return nil
+	return nil, nil
 }
 
 // keyOf is the first of the keys that lies with a master.

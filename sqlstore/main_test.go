@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -53,12 +52,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	chosen := false
-	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
-	if testing.Short() && !chosen { // what waits then is small
-		_ = flag.Set("test.parallel", "8") // it is defined in every test
-	}
+	remotetest.WaitTogether()
 	remotetest.Main(m, open)
 }
 

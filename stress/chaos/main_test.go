@@ -43,10 +43,7 @@ func TestMain(m *testing.M) {
 			noNamespace = err
 		}
 	}
-	flag.Parse()
-	if testing.Short() { // when the tests are waiting for leases, mostly
-		_ = flag.Set("test.parallel", "8")
-	}
+	remotetest.WaitTogether()
 	remotetest.Main(m, nil)
 }
 

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -48,6 +49,18 @@ func (open Open) store(t testing.TB, place string, lease time.Duration) walletau
 		t.Cleanup(func() { _ = c.Close() })
 	}
 	return store
+}
+
+// WaitTogether has more tests run at once in short runs than there are processors,
+// unless the command line says how many: there they wait more than they work. Call it
+// before Main.
+func WaitTogether() {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "test.parallel" })
+	if testing.Short() && !chosen {
+		_ = flag.Set("test.parallel", "8") // it is defined in every test
+	}
 }
 
 // Main runs the tests, or does the job of a process that a test started. Call
