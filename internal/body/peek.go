@@ -6,8 +6,7 @@ import (
 )
 
 // Peek reads up to limit bytes of the body of resp, and leaves a body from which
-// they are read again, and the rest after them. The error is the
-// source's.
+// they are read again, and the rest after them. The error is the source's.
 func Peek(resp *http.Response, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, limit))
 	resp.Body = &prefixedBody{prefix: data, err: err, ReadCloser: resp.Body}

@@ -44,8 +44,8 @@ type lease struct {
 }
 
 // acquire waits until this process holds the lease of id. With force it does so
-// though what is stored cannot be read. The errors: ctx's, and the
-// server's once it has lasted.
+// though what is stored cannot be read. The errors: ctx's, and the server's
+// once it has lasted.
 func (s *Store) acquire(ctx context.Context, id string, force bool) (*lease, error) {
 	l := &lease{Store: s, id: id, owner: newStamp()}
 	var failing time.Duration // since the first of the last failures in a row
